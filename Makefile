@@ -1,0 +1,42 @@
+# Targets are single words; each works on a fresh checkout.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := $(wildcard packages/*)
+SOURCES := pyproject.toml constraints.txt integration/pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES))
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test lint bench soak sync clean help
+
+help:
+	@echo 'make demo    two programs in a mesh, on this machine, in one minute'
+	@echo 'make test    install what is missing, and run every tier of tests that this machine allows'
+	@echo 'make lint    ruff, mypy, import rules'
+	@echo 'make bench   start-up times, as ratios against a peer'
+	@echo 'make soak    the long forms of the tests'
+	@echo 'make sync    copy the files that are the same in every package'
+	@echo 'make clean   remove what was built here'
+
+setup: $(STAMP)
+	@$(BIN)/python -m compileall -q packages/*/src integration/src
+
+$(STAMP): $(SOURCES)
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv; }
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt --group dev \
+		$(foreach p,$(PACKAGES),-e $(p)) -e integration
+	@touch $@
+
+sync:
+	@for p in packages/*/src/*/; do for f in errors.py log.py; do \
+		cmp -s packages/krun-launch/src/krun_launch/$$f $$p$$f || cp packages/krun-launch/src/krun_launch/$$f $$p$$f; done; done
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy packages/*/src integration/src
+	@$(BIN)/lint-imports
+
+clean:
+	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

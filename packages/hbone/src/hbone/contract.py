@@ -1,0 +1,8 @@
+"""What hbone shares with its siblings: the variables it reads and sets, ports, log fields (docs/environment.md, docs/process.md)."""
+
+from __future__ import annotations
+
+READS = frozenset({"KRUN_LOG_LEVEL", "KRUN_LOG_FORMAT"})
+SETS: frozenset[str] = frozenset()
+PORTS: dict[str, int] = {}
+LOG_FIELDS: frozenset[str] = frozenset()

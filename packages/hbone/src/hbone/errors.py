@@ -1,0 +1,104 @@
+"""Errors that end a tool, the exit status of each, and the one place that turns them into text.
+
+This file is the same in every package, and a test holds that: there is no shared library (docs/decisions/0001).
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from typing import NoReturn
+
+import click
+
+
+class Exit(enum.IntEnum):
+    """Exit statuses, after sysexits(3); the table is in docs/process.md."""
+
+    OK = 0
+    USAGE = 2
+    MALFORMED = 65
+    UNREACHABLE = 69
+    BUG = 70
+    DEADLINE = 75
+    DENIED = 77
+    MISCONFIGURED = 78
+    CANNOT_RUN = 126
+    NOT_FOUND = 127
+    INTERRUPTED = 130
+
+
+class Failure(click.ClickException):
+    """An expected failure: says what failed, on what and why, and how to go on."""
+
+    exit_code: int = Exit.BUG
+
+    def __init__(self, message: str, *, hint: str = "", status: int | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+        if status is not None:
+            self.exit_code = status
+
+
+class Malformed(Failure):
+    """The environment JSON is not what docs/environment.md describes."""
+
+    exit_code = Exit.MALFORMED
+
+
+class Unreachable(Failure):
+    """Something outside of this process does not answer, or is gone."""
+
+    exit_code = Exit.UNREACHABLE
+
+
+class DeadlinePassed(Failure):
+    """Something was waited for and did not come in time."""
+
+    exit_code = Exit.DEADLINE
+
+
+class Denied(Failure):
+    """The kernel, IAM or RBAC does not permit it."""
+
+    exit_code = Exit.DENIED
+
+
+class Misconfigured(Failure):
+    """Settings are missing, wrong or contradict each other."""
+
+    exit_code = Exit.MISCONFIGURED
+
+
+def report(*, tool: str, error: click.ClickException) -> int:
+    """Write the last line of a failed tool to stderr, and return its exit status."""
+    hint = getattr(error, "hint", "")
+    if isinstance(error, click.UsageError) and not hint:
+        hint = f"see '{tool} --help'"
+    text = error.format_message().rstrip(".")
+    lines = [f"{tool}: error: {text}"] + ([f"hint: {hint}"] if hint else [])
+    sys.stderr.write("\n".join(lines) + "\n")
+    return int(error.exit_code)
+
+
+def run(command: click.Command, *, tool: str) -> NoReturn:
+    """Run a click command as the process: its result is the exit status, its failures become the last line."""
+    try:
+        status = command.main(prog_name=tool, standalone_mode=False)
+    except click.ClickException as error:
+        sys.exit(report(tool=tool, error=error))
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(Exit.INTERRUPTED)
+    except BrokenPipeError:
+        # Nobody reads our stdout any more: what a shell reports for SIGPIPE, and no traceback at interpreter exit.
+        sys.stderr.close()
+        sys.exit(128 + 13)
+    except Exception as error:  # noqa: BLE001 - the outermost frame: a bug is shown whole, with its own status
+        import traceback
+
+        traceback.print_exc()
+        sys.stderr.write(f"{tool}: error: a bug in {tool}: {type(error).__name__}: {error}\n")
+        sys.exit(Exit.BUG)
+    sys.exit(status if isinstance(status, int) else Exit.OK)

@@ -1,0 +1,3 @@
+"""Debug ssh server for a container, reached through the tunnel."""
+
+from __future__ import annotations
