@@ -22,7 +22,15 @@ WAIT = 20.0  # seconds; generous, as it is only reached when a test fails
 
 def environment(**extra: str) -> dict[str, str]:
     """A small environment in which our commands and the real Envoy are found, and nothing of this machine leaks in."""
-    paths = [str(Path(sys.executable).parent), "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+    paths = [
+        str(Path(sys.executable).parent),
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+    ]
     return {
         "PATH": ":".join(paths),
         "HOME": os.environ.get("HOME", "/"),
@@ -36,7 +44,12 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def run(
-    argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: str | None = "", timeout: float = 60.0, cwd: Path | None = None
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = "",
+    timeout: float = 60.0,
+    cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; stdin is text through a pipe, or ``None`` for /dev/null."""
     return subprocess.run(
@@ -127,7 +140,11 @@ class Running:
 
 @contextlib.contextmanager
 def start(
-    argv: Sequence[str], *, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL, cwd: Path | None = None
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
+    cwd: Path | None = None,
 ) -> Iterator[Running]:
     """Start a command; when the block ends it is ended too, with all that is in its process group."""
     process = subprocess.Popen(

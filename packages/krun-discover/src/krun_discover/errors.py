@@ -5,7 +5,9 @@ This file is the same in every package, and a test holds that: there is no share
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import os
 import sys
 from typing import NoReturn
 
@@ -83,22 +85,37 @@ def report(*, tool: str, error: click.ClickException) -> int:
 
 def run(command: click.Command, *, tool: str) -> NoReturn:
     """Run a click command as the process: its result is the exit status, its failures become the last line."""
+    status = _status(command, tool=tool)
+    if status:
+        _tell_init(tool=tool, status=status)
+    sys.exit(status)
+
+
+def _status(command: click.Command, *, tool: str) -> int:
     try:
-        status = command.main(prog_name=tool, standalone_mode=False)
+        result = command.main(prog_name=tool, standalone_mode=False)
     except click.ClickException as error:
-        sys.exit(report(tool=tool, error=error))
+        return report(tool=tool, error=error)
     except click.exceptions.Exit as end:
-        sys.exit(end.exit_code)
+        return int(end.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(Exit.INTERRUPTED)
+        return Exit.INTERRUPTED
     except BrokenPipeError:
-        # Nobody reads our stdout any more: what a shell reports for SIGPIPE, and no traceback at interpreter exit.
-        sys.stderr.close()
-        sys.exit(128 + 13)
+        # Nobody reads our stdout any more: what a shell reports for SIGPIPE, and no complaint at interpreter exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
     except Exception as error:  # noqa: BLE001 - the outermost frame: a bug is shown whole, with its own status
         import traceback
 
         traceback.print_exc()
         sys.stderr.write(f"{tool}: error: a bug in {tool}: {type(error).__name__}: {error}\n")
-        sys.exit(Exit.BUG)
-    sys.exit(status if isinstance(status, int) else Exit.OK)
+        return Exit.BUG
+    return result if isinstance(result, int) else Exit.OK
+
+
+def _tell_init(*, tool: str, status: int) -> None:
+    """Report a failure to the ``krun-launch --init`` above us: a shell's pipeline hides the status of all but its last."""
+    pipe = os.environ.get("KRUN_INIT_FD", "")
+    if pipe.isdecimal():
+        with contextlib.suppress(OSError):
+            os.write(int(pipe), f"failed {tool} {int(status)}\n".encode())
