@@ -8,7 +8,7 @@ from krun_testbed.addresses import loopback
 from krun_testbed.certificates import Authority
 
 
-@pytest.fixture()
+@pytest.fixture
 def address() -> str:
     """A loopback address of this test alone."""
     return loopback()

@@ -9,7 +9,7 @@ import contextlib
 import enum
 import os
 import sys
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import click
 
@@ -33,13 +33,11 @@ class Exit(enum.IntEnum):
 class Failure(click.ClickException):
     """An expected failure: says what failed, on what and why, and how to go on."""
 
-    exit_code: int = Exit.BUG
+    exit_code: ClassVar[int] = Exit.BUG
 
-    def __init__(self, message: str, *, hint: str = "", status: int | None = None) -> None:
+    def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
-        if status is not None:
-            self.exit_code = status
 
 
 class Malformed(Failure):
@@ -114,7 +112,7 @@ def _status(command: click.Command, *, tool: str) -> int:
 
 
 def _tell_init(*, tool: str, status: int) -> None:
-    """Report a failure to the ``krun-launch --init`` above us: a shell's pipeline hides the status of all but its last."""
+    """Report a failure to the ``krun-launch --init`` above us: a pipeline hides all statuses but its last."""
     pipe = os.environ.get("KRUN_INIT_FD", "")
     if pipe.isdecimal():
         with contextlib.suppress(OSError):

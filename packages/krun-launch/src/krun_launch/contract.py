@@ -1,4 +1,4 @@
-"""What krun-launch shares with its siblings: the variables it reads and sets, ports, log fields (docs/environment.md, docs/process.md)."""
+"""What krun-launch shares with its siblings: variables, ports, log fields (docs/environment.md, docs/process.md)."""
 
 from __future__ import annotations
 
