@@ -37,6 +37,18 @@ lint: setup
 	@$(BIN)/mypy packages/*/src integration/src
 	@$(BIN)/lint-imports
 
+demo: setup
+	@$(BIN)/python -m krun_testbed.demo
+
+test: setup
+	@$(BIN)/python -m krun_testbed.tiers
+
+bench: setup
+	@$(BIN)/python -m krun_testbed.bench
+
+soak: setup
+	@KRUN_SOAK=1 HYPOTHESIS_PROFILE=soak $(BIN)/python -m krun_testbed.tiers --timeout=3600
+
 clean:
 	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,175 @@
+"""Run the tiers of tests that this machine allows, one after the other, and say at the end which were left out and why.
+
+``make test`` calls it. In CI (``CI=true``) a tier that is left out, or a test that is skipped, fails the run.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from krun_testbed import components, tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tier:
+    """One kind of tests: what marks them, and what they need of the machine."""
+
+    name: str
+    expression: str
+    needs: str
+    lacks: Callable[[], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How a tier went; ``left_out`` is the reason when it did not run."""
+
+    name: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    left_out: str = ""
+
+
+def _nothing() -> str:
+    return ""
+
+
+def _loopback() -> str:
+    try:
+        components.envoy()
+        components.program("ssh", package="openssh-client")
+    except components.Missing as missing:
+        return str(missing)
+    return ""
+
+
+def _namespaces() -> str:
+    if not sys.platform.startswith("linux"):
+        return "namespaces are Linux's"
+    try:
+        unshare = components.program("unshare", package="util-linux")
+    except components.Missing as missing:
+        return str(missing)
+    own = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    tried = subprocess.run(
+        [unshare, *own, "--pid", "--fork", "--mount-proc", "true"], capture_output=True, text=True, check=False
+    )
+    return "" if tried.returncode == 0 else f"unshare --pid: {tried.stderr.strip()}"
+
+
+TIERS = (
+    Tier(name="pure", expression="not loopback and not netns", needs="nothing", lacks=_nothing),
+    Tier(name="loopback", expression="loopback and not netns", needs="Envoy, OpenSSH", lacks=_loopback),
+    Tier(name="netns", expression="netns", needs="root or user namespaces", lacks=_namespaces),
+)
+LINTERS = (
+    ("ruff", "check", "--quiet", "."),
+    ("ruff", "format", "--check", "--quiet", "."),
+    (
+        "mypy",
+        "--no-error-summary",
+        *sorted(str(path) for path in tables.ROOT.glob("packages/*/src")),
+        "integration/src",
+    ),
+    ("lint-imports", "--no-logo"),
+)
+
+
+def lint() -> Result:
+    """Ruff, mypy strict and the import rules; each counts as one test."""
+    started = time.monotonic()
+    failed = 0
+    for name, *arguments in LINTERS:
+        done = subprocess.run(
+            [components.command(name), *arguments], cwd=tables.ROOT, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            failed += 1
+            click.echo(f"{name} {' '.join(arguments)}\n{done.stdout}{done.stderr}")
+    return Result(name="lint", passed=len(LINTERS) - failed, failed=failed, seconds=time.monotonic() - started)
+
+
+def run(tier: Tier, *, extra: tuple[str, ...] = ()) -> Result:
+    """Run one tier with pytest, two workers, and count what it reports."""
+    lacks = tier.lacks()
+    if lacks:
+        return Result(name=tier.name, left_out=lacks)
+    click.echo(f"\n== {tier.name} (needs {tier.needs})", err=False)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "2",
+            "-m",
+            tier.expression,
+            f"--junit-xml={report}",
+            *extra,
+        ]
+        status = subprocess.run(command, cwd=tables.ROOT, check=False).returncode
+        passed, failed, skipped = _counts(report)
+    # Statuses above 1: pytest itself could not run, or collected nothing; that is no success.
+    if status > 1 and failed == 0:
+        failed = 1
+    return Result(name=tier.name, passed=passed, failed=failed, skipped=skipped, seconds=time.monotonic() - started)
+
+
+def _counts(report: Path) -> tuple[int, int, int]:
+    if not report.exists():
+        return 0, 1, 0
+    total = failed = skipped = 0
+    for suite in ElementTree.parse(report).getroot().iter("testsuite"):
+        total += int(suite.get("tests", "0"))
+        failed += int(suite.get("failures", "0")) + int(suite.get("errors", "0"))
+        skipped += int(suite.get("skipped", "0"))
+    return total - failed - skipped, failed, skipped
+
+
+def summary(results: list[Result]) -> str:
+    """The table at the end, and the plain line that counts everything."""
+    lines = ["", "tier       passed  failed  skipped  seconds"]
+    for result in results:
+        if result.left_out:
+            lines.append(f"{result.name:<9}  left out: {result.left_out}")
+        else:
+            lines.append(
+                f"{result.name:<9}  {result.passed:>6}  {result.failed:>6}  {result.skipped:>7}  {result.seconds:>7.1f}"
+            )
+    passed, failed, skipped = (sum(getattr(r, name) for r in results) for name in ("passed", "failed", "skipped"))
+    return "\n".join([*lines, "", f"{passed} passed, {failed} failed, {skipped} skipped"])
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.option("--tier", "names", multiple=True, help="Only this tier (repeat for several).")
+@click.argument("pytest_arguments", nargs=-1, type=click.UNPROCESSED)
+def main(names: tuple[str, ...], pytest_arguments: tuple[str, ...]) -> None:
+    """Run the tiers of tests, and say how each went."""
+    results = [] if names and "lint" not in names else [lint()]
+    results += [run(tier, extra=pytest_arguments) for tier in TIERS if not names or tier.name in names]
+    click.echo(summary(results))
+    in_ci = os.environ.get("CI", "") not in ("", "false", "0")
+    bad = any(result.failed for result in results)
+    if in_ci and any(result.left_out or result.skipped for result in results):
+        click.echo("in CI every tier and every test must run")
+        bad = True
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()
