@@ -7,7 +7,7 @@ PACKAGES := $(wildcard packages/*)
 SOURCES := pyproject.toml constraints.txt integration/pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES))
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint bench soak sync clean help
+.PHONY: setup system demo test lint bench soak sync clean help
 
 help:
 	@echo 'make demo    two programs in a mesh, on this machine, in one minute'
@@ -18,10 +18,13 @@ help:
 	@echo 'make sync    copy the files that are the same in every package'
 	@echo 'make clean   remove what was built here'
 
-setup: $(STAMP)
+setup: system $(STAMP)
 	@$(BIN)/python -m compileall -q packages/*/src integration/src
 
-$(STAMP): $(SOURCES)
+system:
+	@integration/setup.sh $(PYTHON)
+
+$(STAMP): $(SOURCES) | system
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv; }
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -c constraints.txt --group dev \
 		$(foreach p,$(PACKAGES),-e $(p)) -e integration

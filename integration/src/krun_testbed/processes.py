@@ -173,13 +173,13 @@ def start(
                 pipe.close()
 
 
-def wait_until(condition: Callable[[], bool], *, what: str, timeout: float = WAIT) -> None:
+def wait_until(condition: Callable[[], bool], *, what: str, timeout: float = WAIT, poll: float = 0.01) -> None:
     """Wait until a condition of the outside world holds that nobody announces, such as a port of another process."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {timeout} s")
-        time.sleep(0.01)
+        time.sleep(poll)
 
 
 def wait_for_port(address: str, port: int, *, timeout: float = WAIT) -> None:

@@ -1,0 +1,28 @@
+#!/bin/sh
+# What the demo and the tests need of the system, installed when it is missing: as root on Debian by apt-get, else said.
+# Quick and silent when nothing is to be done.  Usage: setup.sh PYTHON
+set -eu
+python=$1
+missing=
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
+    echo "setup: error: $python: Python 3.11 or newer is needed" >&2
+    echo "hint: make PYTHON=/path/to/python3.11" >&2
+    exit 78
+}
+"$python" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+command -v ssh >/dev/null && command -v ssh-keygen >/dev/null || missing="$missing openssh-client"
+command -v unshare >/dev/null || missing="$missing util-linux"
+
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "setup: installing$missing" >&2
+    DEBIAN_FRONTEND=noninteractive
+    export DEBIAN_FRONTEND
+    apt-get -qq update
+    # shellcheck disable=SC2086 # a list of words
+    apt-get -qq install --yes --no-install-recommends $missing >/dev/null
+else
+    echo "setup: missing:$missing; install these packages for the tests that need them" >&2
+    case $missing in *python3-venv*) exit 78 ;; esac
+fi
