@@ -23,7 +23,7 @@ from krun_testbed import addresses, components, demo_calls, processes
 from krun_testbed.certificates import Authority, Pair, spiffe_id, write, write_workload
 from krun_testbed.cloudrun import CloudRun, Service
 from krun_testbed.google_tokens import Issuer
-from krun_testbed.metadata import MetadataServer
+from krun_testbed.metadata import Facts, MetadataServer
 from krun_testbed.tables import ROOT
 
 PROJECT = "krun-demo"
@@ -118,16 +118,12 @@ class Demo:
         )
 
     def metadata(self) -> str:
-        server = self.parts.enter_context(
-            MetadataServer(
-                project=PROJECT,
-                number=NUMBER,
-                region=REGION,
-                email=f"k8s-demo@{PROJECT}.iam.gserviceaccount.com",
-            )
-        )
-        say(f"project {PROJECT}, region {REGION}, account k8s-demo@{PROJECT}…")
-        return server.host
+        email = f"k8s-demo@{PROJECT}.iam.gserviceaccount.com"
+        facts = Facts(project=PROJECT, number=NUMBER, region=REGION, email=email)
+        server = self.parts.enter_context(MetadataServer(facts=facts))
+        say(f"project {PROJECT}, region {REGION},")
+        say(f"account {email}")
+        return server.address
 
     def workload_b(self, *, metadata: str) -> None:
         public = (self.place.folder / "ssh-key.pub").read_text(encoding="ascii").strip()

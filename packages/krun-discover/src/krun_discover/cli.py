@@ -1,0 +1,140 @@
+"""The command line of krun-discover."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from typing import NoReturn
+
+import click
+
+from krun_discover import discovery, errors, log, mesh, metadata, render
+from krun_discover.defaults import Defaults
+from krun_discover.environment import Environment
+from krun_discover.resolve import Resolution, Source
+
+EPILOG = """\b
+Variables:
+  Each variable that is printed is also read: one that is set always wins.
+  WORKLOAD_NAMESPACE WORKLOAD_NAME WORKLOAD_SERVICE_ACCOUNT PROJECT_ID
+  PROJECT_NUMBER CLUSTER_NAME CLUSTER_LOCATION TRUST_DOMAIN XDS_ADDR
+  MESH_TENANT MCON_ADDR IMCON_ADDR PORT_* KRUN_GATEWAY KRUN_CERTS
+  KRUN_MESH_NAMESPACES
+  Of the platform: K_SERVICE CLOUD_RUN_JOB CLOUD_RUN_WORKER_POOL
+  KUBERNETES_SERVICE_HOST GCE_METADATA_HOST GCE_METADATA_TIMEOUT NO_GCE_CHECK
+
+\b
+Examples:
+  krun-discover | krun-launch -- app
+  krun-discover --explain
+  eval "$(MESH=file:mesh.json krun-discover --format shell)"
+  krun-discover --format dotenv >mesh.env; docker run --env-file mesh.env app
+"""
+
+logger = logging.getLogger(__name__)
+
+
+@click.command(epilog=EPILOG, context_settings={"max_content_width": 80})
+@click.option(
+    "--mesh",
+    "mesh_text",
+    metavar="MESH",
+    envvar="MESH",
+    show_envvar=True,
+    help="static:HOST[:PORT], the SNI gateway of a static mesh; or file:PATH, variables as JSON or dotenv.",
+)
+@click.option(
+    "--format", "style", type=click.Choice(render.FORMATS), default="json", show_default=True, help="What to print."
+)
+@click.option("--explain", is_flag=True, help="Print instead where each value came from, what lost and what was tried.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For all of it; status 75 when it passes.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(log.LEVELS),
+    default="info",
+    envvar="KRUN_LOG_LEVEL",
+    show_envvar=True,
+    help="Of stderr.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(log.FORMATS),
+    default="auto",
+    envvar="KRUN_LOG_FORMAT",
+    show_envvar=True,
+    help="Of stderr; auto is JSON in a container.",
+)
+@click.version_option(package_name="krun-discover", message="%(prog)s %(version)s")
+@click.pass_context
+def command(
+    context: click.Context,
+    *,
+    mesh_text: str | None,
+    style: str,
+    explain: bool,
+    timeout: float,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Find the mesh, the project and the identity of this workload; print them as one JSON object of strings.
+
+    Sources, in order: the environment, MESH, the metadata server, defaults. Nothing is asked that is not needed: with
+    everything set there is no request at all. No secrets are printed.
+    """
+    deadline = time.monotonic() + timeout
+    log.configure(tool="krun-discover", level=log_level, style=log_format)
+    by_flag = context.get_parameter_source("mesh_text") is click.core.ParameterSource.COMMANDLINE
+    named = mesh.parse(mesh_text or "")
+    client = metadata.Client(settings=metadata.settings(os.environ, product=metadata.product_name), deadline=deadline)
+    sources: list[Source] = [
+        Environment(environ=os.environ, flags={"MESH": mesh_text} if by_flag and mesh_text else {}),
+        named,
+        metadata.Metadata(client=client),
+        Defaults(environ=os.environ),
+    ]
+    result = discovery.discover(Resolution(sources=sources), environ=os.environ)
+    if explain:
+        _write(render.explain(result.found, dropped=named.dropped, mesh=named.label, remark=client.remark))
+    if result.failure:
+        raise result.failure
+    if not explain:
+        _report(result.values, named=named, style=style)
+        _write(render.environment(result.values, style=style))
+
+
+def _report(values: dict[str, str], *, named: mesh.Mesh, style: str) -> None:
+    if named.dropped:
+        fields = {"source": named.label, "count": len(named.dropped)}
+        logger.warning("variables that a mesh file may not set were dropped, see --explain", extra={"fields": fields})
+    if style == "shell" and (names := render.unsayable(values)):
+        logger.warning(
+            "names with a dot are left out, as no shell can export them",
+            extra={"fields": {"count": len(names), "reason": " ".join(names)}},
+        )
+
+
+def _write(text: str) -> None:
+    """Write to stdout at once, without Python's buffer: what fails is seen here, and not at the interpreter's end."""
+    data = text.encode("utf-8", errors="surrogateescape")
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except BrokenPipeError as error:
+        # As a shell reports SIGPIPE. Not left to click, which would end with a status of its own.
+        raise click.exceptions.Exit(128 + signal.SIGPIPE) from error
+    except OSError as error:
+        raise errors.Unreachable(f"stdout cannot be written: {error.strerror}", hint="is the disk full?") from error
+
+
+def main() -> NoReturn:
+    """Run as the process."""
+    errors.run(command, tool="krun-discover")
