@@ -1,0 +1,256 @@
+"""The workload's certificate, key and roots: checked before Envoy reads them, and handed to it again when they change.
+
+cryptography is imported inside of functions: mode none never needs it, and it costs more start-up time than all the
+rest of this package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from krun_launch.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+log = logging.getLogger(__name__)
+
+CHAIN = "certificates.pem"
+KEY = "private_key.pem"
+ROOTS = "ca_certificates.pem"
+NAMES = (CHAIN, KEY, ROOTS)
+HINT = f"KRUN_CERTS is a folder with {CHAIN} (the workload's first), {KEY} and {ROOTS}, all PEM"
+LIVE = "live"
+GENERATION = "gen-"
+MAX_CHAIN = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Who the certificate says we are, until when (UTC), and its SHA-256 in hex."""
+
+    spiffe_id: str
+    expires: datetime
+    fingerprint: str
+
+
+def check(directory: Path, *, trust_domain: str, now: datetime) -> Identity:
+    """Check a workload's folder at a time (aware): raises Misconfigured, naming the file, unless all of it fits."""
+    return _verify(_read(directory), directory=directory, trust_domain=trust_domain, now=now)
+
+
+class Keeper:
+    """Keeps a checked copy of the workload's folder below ``target/live``, which Envoy watches.
+
+    Envoy must never read a new certificate with the old key. So each set is copied whole into a folder of its own, and
+    the symbolic link ``live`` is moved onto it in one step.
+    """
+
+    def __init__(self, *, source: Path, target: Path, trust_domain: str) -> None:
+        self._source = source
+        self._target = target
+        self._trust_domain = trust_domain
+        self._seen: tuple[tuple[int, ...], ...] = ()
+        self._complaint = ""
+
+    def install(self) -> Identity:
+        """Check the set and make it the live one; raises Misconfigured when it does not fit."""
+        # The state before reading: a file that changes after it was read is seen as a change the next time.
+        seen = self._state()
+        content = _read(self._source)
+        now = _now()
+        identity = _verify(content, directory=self._source, trust_domain=self._trust_domain, now=now)
+        try:
+            self._write(content)
+        except OSError as error:
+            raise Misconfigured(
+                f"{self._target}: certificates cannot be copied: {error.strerror}",
+                hint="set KRUN_RUN_DIR to a folder that can be written",
+            ) from error
+        self._seen, self._complaint = seen, ""
+        return identity
+
+    def refresh(self) -> bool:
+        """Install the set again if a file of it has changed; a set that does not fit is logged once, the old one stays.
+
+        Costs three stat calls when nothing has changed. True when the live set was replaced.
+        """
+        if self._state() == self._seen and not self._complaint:
+            return False
+        try:
+            identity = self.install()
+        except Misconfigured as error:
+            # It is looked at again each time, not only at its next change: files may be replaced one by one.
+            if error.message != self._complaint:
+                self._complaint = error.message
+                log.error(
+                    "new certificates do not fit, the old ones stay",
+                    extra={"fields": {"source": str(self._source), "reason": error.message}},
+                )
+            return False
+        fields = {"source": str(self._source), "fingerprint": identity.fingerprint, "expires": identity.expires}
+        log.info("certificates replaced", extra={"fields": fields})
+        return True
+
+    def _state(self) -> tuple[tuple[int, ...], ...]:
+        """What tells one state of the files from another; stat follows links, so that ..data of a volume is seen."""
+        return tuple(_stamp(self._source / name) for name in NAMES)
+
+    def _write(self, content: dict[str, bytes]) -> None:
+        self._target.mkdir(parents=True, exist_ok=True, mode=0o700)
+        old = sorted(self._target.glob(f"{GENERATION}*"))
+        folder = self._target / f"{GENERATION}{1 + max((_number(path) for path in old), default=0)}"
+        folder.mkdir(mode=0o700)
+        for name, data in content.items():
+            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+        link = self._target / f".{LIVE}.new"
+        with contextlib.suppress(FileNotFoundError):
+            link.unlink()
+        link.symlink_to(folder.name)
+        link.replace(self._target / LIVE)
+        for path in old:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _read(directory: Path) -> dict[str, bytes]:
+    content = {}
+    for name in NAMES:
+        try:
+            content[name] = (directory / name).read_bytes()
+        except OSError as error:
+            raise Misconfigured(f"{directory / name}: cannot be read: {error.strerror}", hint=HINT) from error
+    return content
+
+
+def _verify(content: dict[str, bytes], *, directory: Path, trust_domain: str, now: datetime) -> Identity:
+    from cryptography.hazmat.primitives import hashes
+
+    chain = _certificates(content[CHAIN], path=directory / CHAIN)
+    roots = _certificates(content[ROOTS], path=directory / ROOTS)
+    for certificate in chain:
+        _check_times(certificate, path=directory / CHAIN, now=now)
+    _check_key(content[KEY], leaf=chain[0], directory=directory)
+    spiffe_id = _spiffe_id(chain[0], path=directory / CHAIN, trust_domain=trust_domain)
+    _check_signatures(chain, roots=roots, directory=directory, now=now)
+    return Identity(
+        spiffe_id=spiffe_id,
+        expires=chain[0].not_valid_after_utc,
+        fingerprint=chain[0].fingerprint(hashes.SHA256()).hex(),
+    )
+
+
+def _certificates(data: bytes, *, path: Path) -> list[x509.Certificate]:
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificates(data)
+    except ValueError as error:
+        raise Misconfigured(f"{path}: holds no certificate that can be read: {error}", hint=HINT) from error
+
+
+def _check_times(certificate: x509.Certificate, *, path: Path, now: datetime) -> None:
+    if now >= certificate.not_valid_after_utc:
+        raise Misconfigured(
+            f"{path}: expired at {certificate.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}",
+            hint="renew the workload's certificate, or correct the clock",
+        )
+    if now < certificate.not_valid_before_utc:
+        raise Misconfigured(
+            f"{path}: not valid before {certificate.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}",
+            hint="correct the clock of this machine, or of the one that signed",
+        )
+
+
+def _check_key(data: bytes, *, leaf: x509.Certificate, directory: Path) -> None:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        # The reason is not shown: a parser's words may quote the file, and this one is a secret.
+        raise Misconfigured(f"{directory / KEY}: holds no private key without a password", hint=HINT) from error
+    if key.public_key() != leaf.public_key():
+        raise Misconfigured(
+            f"{directory / KEY}: is not the key of {CHAIN}",
+            hint="both files must come from one renewal; the workload's certificate is the first in its file",
+        )
+
+
+def _spiffe_id(leaf: x509.Certificate, *, path: Path, trust_domain: str) -> str:
+    from cryptography import x509
+
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        uris = []
+    else:
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    # SPIFFE X.509-SVID §2: exactly one URI.
+    if len(uris) != 1 or not uris[0].startswith("spiffe://"):
+        raise Misconfigured(
+            f"{path}: has no SPIFFE identity: {uris or 'no URI name'}",
+            hint="the certificate needs one URI name, spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/ACCOUNT",
+        )
+    if not uris[0].startswith(f"spiffe://{trust_domain}/"):
+        raise Misconfigured(
+            f"{path}: {uris[0]} is not in the trust domain {trust_domain}",
+            hint="set TRUST_DOMAIN to the mesh's, or use a certificate of this mesh",
+        )
+    return uris[0]
+
+
+def _check_signatures(
+    chain: list[x509.Certificate], *, roots: list[x509.Certificate], directory: Path, now: datetime
+) -> None:
+    """Follow the signatures from the workload up to a root. Early and clear; the verdict that counts is Envoy's."""
+    current = chain[0]
+    for _ in range(MAX_CHAIN):
+        if root := _issuer(current, among=roots):
+            return _check_times(root, path=directory / ROOTS, now=now)
+        found = _issuer(current, among=chain[1:])
+        if found is None:
+            break
+        current = found
+    raise Misconfigured(
+        f"{directory / CHAIN}: is not signed by a root in {ROOTS}",
+        hint=f"{CHAIN} needs the intermediate certificates below the workload's, {ROOTS} the mesh's roots",
+    )
+
+
+def _issuer(certificate: x509.Certificate, *, among: list[x509.Certificate]) -> x509.Certificate | None:
+    from cryptography.exceptions import InvalidSignature
+
+    for candidate in among:
+        with contextlib.suppress(ValueError, TypeError, InvalidSignature):
+            certificate.verify_directly_issued_by(candidate)
+            return candidate
+    return None
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return (status.st_mtime_ns, status.st_ino, status.st_dev, status.st_size)
+
+
+def _number(path: Path) -> int:
+    text = path.name.removeprefix(GENERATION)
+    return int(text) if text.isdecimal() else 0
+
+
+def _now() -> datetime:
+    from datetime import UTC
+
+    return datetime.now(UTC)

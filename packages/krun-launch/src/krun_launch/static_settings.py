@@ -1,0 +1,187 @@
+"""What static mode must know, out of the environment alone (docs/environment.md)."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from krun_launch.contract import PORTS
+from krun_launch.errors import Misconfigured
+
+# What is read here: contract.py declares it for the package.
+READS = frozenset(
+    {
+        "KRUN_GATEWAY",
+        "KRUN_LOOPBACK",
+        "KRUN_MESH_NAMESPACES",
+        "MCON_ADDR",
+        "MESH",
+        "PORT_*",
+        "PROJECT_ID",
+        "TRUST_DOMAIN",
+        "WORKLOAD_NAME",
+        "WORKLOAD_NAMESPACE",
+    }
+)
+
+ADMIN_PORT = PORTS["ENVOY_ADMIN"]
+MTLS_PORT = PORTS["ENVOY_MTLS"]
+PROXY_PORT = PORTS["ENVOY_HTTP_PROXY"]
+# Where the mesh's own gateway takes mTLS by SNI; Istio's number.
+PASSTHROUGH_PORT = 15443
+
+# RFC 1123 §2.1, as Kubernetes has it for namespaces; also what makes a value safe inside the Lua text.
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\.?")
+# SPIFFE-ID §2.1.
+TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaticSettings:
+    """Static mode's settings, checked: every field can be written into Envoy's bootstrap as it is."""
+
+    run_dir: Path
+    loopback: str
+    namespace: str
+    name: str
+    trust_domain: str
+    gateway_host: str
+    gateway_port: int
+    mesh_namespaces: tuple[str, ...]
+    app_port: int
+    grpc_port: int
+
+
+def settings(env: Mapping[str, str], *, run_dir: Path) -> StaticSettings:
+    """Read the settings; an empty variable counts as not set.
+
+    Raises Misconfigured (78) when one is missing or wrong, or when two contradict each other.
+    """
+    namespace = _label(env, "WORKLOAD_NAMESPACE", default="default")
+    gateway_host, gateway_port = _gateway(env)
+    app_port = _port_of(env, "PORT_http", default=PORTS["APP"])
+    result = StaticSettings(
+        run_dir=run_dir,
+        loopback=_loopback(env),
+        namespace=namespace,
+        name=env.get("WORKLOAD_NAME") or namespace,
+        trust_domain=_trust_domain(env),
+        gateway_host=gateway_host,
+        gateway_port=gateway_port,
+        mesh_namespaces=_mesh_namespaces(env, own=namespace),
+        app_port=app_port,
+        grpc_port=_port_of(env, "PORT_grpc", default=app_port),
+    )
+    _check_ports(result)
+    return result
+
+
+def _loopback(env: Mapping[str, str]) -> str:
+    text = env.get("KRUN_LOOPBACK") or "127.0.0.1"
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        address = None
+    if address is None or not address.is_loopback:
+        raise Misconfigured(
+            f"KRUN_LOOPBACK: {text!r} is not a loopback address",
+            hint="use an address of 127.0.0.0/8, or ::1: what listens there must not be reached from outside",
+        )
+    return str(address)
+
+
+def _trust_domain(env: Mapping[str, str]) -> str:
+    project = env.get("PROJECT_ID")
+    text = env.get("TRUST_DOMAIN") or (f"{project}.svc.id.goog" if project else "cluster.local")
+    if not TRUST_DOMAIN.fullmatch(text):
+        raise Misconfigured(
+            f"TRUST_DOMAIN: {text!r} is not a SPIFFE trust domain",
+            hint="small letters, digits, dots and dashes, without spiffe:// (cluster.local)",
+        )
+    return text
+
+
+def _mesh_namespaces(env: Mapping[str, str], *, own: str) -> tuple[str, ...]:
+    words = [word.strip() for word in (env.get("KRUN_MESH_NAMESPACES") or "").split(",")]
+    names = {own, *filter(None, words)}
+    for name in sorted(names):
+        if not LABEL.fullmatch(name):
+            raise Misconfigured(
+                f"KRUN_MESH_NAMESPACES: {name!r} is not a namespace", hint="names by comma: KRUN_MESH_NAMESPACES=web,db"
+            )
+    return tuple(sorted(names))
+
+
+def _gateway(env: Mapping[str, str]) -> tuple[str, int]:
+    """The SNI gateway: KRUN_GATEWAY, else what MESH=static: names, else the mesh connector's public address."""
+    if text := env.get("KRUN_GATEWAY"):
+        return _host_port("KRUN_GATEWAY", text)
+    mesh = env.get("MESH") or ""
+    if mesh.startswith("static:"):
+        return _host_port("MESH", mesh.removeprefix("static:"))
+    if host := env.get("MCON_ADDR"):
+        return _host("MCON_ADDR", host), PASSTHROUGH_PORT
+    raise Misconfigured(
+        "static mode: no gateway is known: KRUN_GATEWAY is not set",
+        hint="set KRUN_GATEWAY=HOST:PORT or MESH=static:HOST:PORT to the SNI gateway of the mesh",
+    )
+
+
+def _host_port(variable: str, text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise Misconfigured(f"{variable}: {text!r} has no port", hint="HOST:PORT, or [IPV6]:PORT")
+    return _host(variable, host), _port(variable, port)
+
+
+def _host(variable: str, text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        if not HOST.fullmatch(text):
+            raise Misconfigured(
+                f"{variable}: {text!r} is neither a host name nor an IP address", hint="HOST:PORT, or [IPV6]:PORT"
+            ) from None
+    return text
+
+
+def _label(env: Mapping[str, str], variable: str, *, default: str) -> str:
+    text = env.get(variable) or default
+    if not LABEL.fullmatch(text):
+        raise Misconfigured(
+            f"{variable}: {text!r} is not a Kubernetes name", hint="small letters, digits and dashes, 63 at most"
+        )
+    return text
+
+
+def _port_of(env: Mapping[str, str], variable: str, *, default: int) -> int:
+    text = env.get(variable)
+    return _port(variable, text) if text else default
+
+
+def _port(variable: str, text: str) -> int:
+    # isdecimal() alone takes digits of other scripts, and int() takes signs and blanks.
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536):
+        raise Misconfigured(f"{variable}: {text!r} is not a port", hint="a number from 1 to 65535")
+    return int(text)
+
+
+def _check_ports(settings: StaticSettings) -> None:
+    """Refuse ports that Envoy would listen on and dial, or share with the application."""
+    own = {ADMIN_PORT: "Envoy's admin interface", MTLS_PORT: "Envoy's mTLS port", PROXY_PORT: "Envoy's HTTP proxy"}
+    for variable, port in (("PORT_http", settings.app_port), ("PORT_grpc", settings.grpc_port)):
+        if port in own:
+            raise Misconfigured(f"{variable}: {port} is {own[port]}", hint="let the application listen on another port")
+    if settings.gateway_host == settings.loopback and settings.gateway_port in (
+        *own,
+        settings.app_port,
+        settings.grpc_port,
+    ):
+        raise Misconfigured(
+            f"the gateway {settings.gateway_host}:{settings.gateway_port} is this workload itself",
+            hint="KRUN_GATEWAY is the address of the mesh's gateway; KRUN_LOOPBACK is where this workload listens",
+        )
