@@ -27,7 +27,7 @@ def test_demo_tells_the_whole_story_at_80_columns_and_leaves_nothing(tmp_path: P
     assert f"caller  {A}" in done.stdout
     assert f"itself  {B}" in done.stdout
     assert done.stdout.count("accepted") == 1
-    assert done.stdout.count("refused ") == 2
+    assert done.stdout.count("refused ") == 3
     assert "inside b, revision b-" in done.stdout
     assert "no process and no file is left" in done.stdout
     assert [line for line in done.stdout.splitlines() if len(line) > 80] == []

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from krun_testbed import addresses, components, demo_calls, processes
+from krun_testbed import addresses, cloudrun, components, demo_calls, processes
 from krun_testbed.certificates import Authority, Pair, spiffe_id, write, write_workload
 from krun_testbed.cloudrun import CloudRun, Service
 from krun_testbed.google_tokens import Issuer
@@ -87,6 +87,7 @@ class Demo:
         self.authority = Authority(name="the mesh's root")
         self.stranger = Authority(name="another mesh's root")
         self.issuer = Issuer()
+        self.gate: processes.Running | None = None
 
     def certificate(self, name: str, *, authority: Authority, domain: str = DOMAIN) -> Pair:
         """A workload's certificate, filed in a folder of its name."""
@@ -98,10 +99,12 @@ class Demo:
         for name in ("a", "b"):
             self.certificate(name, authority=self.authority)
             say(f"{name}  {spiffe_id(trust_domain=DOMAIN, namespace='demo', account=name)}")
-        self.certificate("other", authority=self.stranger, domain="other.example")
-        say(f"x  {spiffe_id(trust_domain='other.example', namespace='demo', account='other')}, of another mesh")
+        self.certificate("x", authority=self.authority, domain="other.example")
+        say(f"x  {spiffe_id(trust_domain='other.example', namespace='demo', account='x')}: another trust domain")
+        self.certificate("y", authority=self.stranger)
+        say(f"y  {spiffe_id(trust_domain=DOMAIN, namespace='demo', account='y')}: another root")
         write(path=self.place.folder / "root.pem", content=self.authority.root)
-        self.issuer.write(self.place.folder / "tokens")
+        self.issuer.save(self.place.folder / "tokens")
         key = self.place.folder / "ssh-key"
         subprocess.run(
             [
@@ -129,6 +132,7 @@ class Demo:
         public = (self.place.folder / "ssh-key.pub").read_text(encoding="ascii").strip()
         env = processes.environment(
             GCE_METADATA_HOST=metadata,
+            NO_GCE_CHECK="",
             MESH=f"static:127.0.0.1:{self.place.gate}",
             KRUN_LOOPBACK=self.place.b,
             KRUN_BIND=self.place.b,
@@ -137,20 +141,21 @@ class Demo:
             SSH_AUTH=public,
             NAME="b",
         )
-        del env["NO_GCE_CHECK"]
         service = Service(
             name="b",
             host=HOST,
             command=workload_command(f"{sys.executable} {PLAIN / 'hello.py'} {self.place.b}"),
             env=env,
             address=self.place.b,
+            startup_timeout=60,
+            log=self.place.folder / "b.log",
         )
         front = CloudRun(
             services=(service,),
             issuer=self.issuer,
             authority=self.authority,
             listen=("127.0.0.1", self.place.front),
-            directory=self.place.folder / "front",
+            directory=self.place.folder,
         )
         self.parts.enter_context(front)
         say(f"https://{HOST}  TLS, HTTP/2, ID token required")
@@ -160,7 +165,8 @@ class Demo:
         argv = ["hgate", "--listen", f"127.0.0.1:{self.place.gate}", "--route", f"b.demo=https://{HOST}"]
         running = self.parts.enter_context(processes.start(argv, env=self.client_environment()))
         running.wait_for("ready")
-        say(f"hgate on 127.0.0.1:{self.place.gate}: b.demo -> https://{HOST}/_hbone/15003")
+        self.gate = running
+        say(f"hgate on 127.0.0.1:{self.place.gate}, route b.demo=https://{HOST}")
 
     def client_environment(self) -> dict[str, str]:
         """What every client of the front needs: its address, its root, and a way to get ID tokens."""
@@ -189,7 +195,8 @@ class Demo:
         )
         results = [json.loads(line) for line in done.stdout.splitlines()]
         if done.returncode != 0 or [result["url"] for result in results] != urls:
-            raise Failed(f"a could not call b (status {done.returncode})\n{done.stdout}{done.stderr}")
+            said = f"{done.stdout}{done.stderr}{self.gate.stderr if self.gate else ''}"
+            raise Failed(f"a could not call b (status {done.returncode})\n{said}")
         for result in results:
             say(f"GET {result['url']:<38} {result['status']}  {result['ms']:6.1f} ms")
         seen = {result["answer"]["client-certificate"] for result in results}
@@ -206,16 +213,18 @@ class Demo:
 
     def refusals(self) -> None:
         gate = ("127.0.0.1", self.place.gate)
-        for who, folder in (
-            ("with a's certificate", "a"),
-            ("without a certificate", ""),
-            ("as x, of another mesh", "other"),
-        ):
+        callers = {
+            "with a's certificate": "a",
+            "without a certificate": "",
+            "as x, another trust domain": "x",
+            "as y, signed by another root": "y",
+        }
+        for who, folder in callers.items():
             identity = self.place.folder / folder if folder else None
             answer = demo_calls.call(gate=gate, name="b.demo", root=self.place.folder / "root.pem", identity=identity)
             if answer.accepted != (folder == "a"):
                 raise Failed(f"a call {who}: {answer.text}")
-            say(f"{who:<22} {'accepted' if answer.accepted else 'refused '}  {answer.text}")
+            say(f"{who:<28} {'accepted' if answer.accepted else 'refused '}  {answer.text}")
 
     def ssh(self) -> None:
         url = f"https://{HOST}/_hbone/22"
@@ -258,7 +267,7 @@ def tell(clock: Clock, folder: Path) -> None:
             demo.gateway()
         with clock.step("workload a", "calls b by every name, with a plain HTTP client"):
             demo.calls()
-        with clock.step("refusals", "the same door, three callers"):
+        with clock.step("refusals", "the same door, four callers"):
             demo.refusals()
         with clock.step("ssh", "into b, through the tunnel"):
             demo.ssh()
@@ -278,8 +287,13 @@ def main() -> None:
         folder = Path(name)
         try:
             tell(clock, folder)
-        except components.Missing as missing:
-            raise click.ClickException(str(missing)) from missing
+        except (components.Missing, cloudrun.Failed, AssertionError) as error:
+            log = folder / "b.log"
+            said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+            raise Failed(f"{error}\n{said}".strip()) from error
+        finally:
+            # An interruption in the middle of a start: nobody has the new process in hand.
+            processes.end_children()
     left = processes.children(os.getpid())
     if left or folder.exists():
         raise Failed(f"left behind: processes {left}, folder {folder if folder.exists() else 'none'}")

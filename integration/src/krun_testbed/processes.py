@@ -208,3 +208,13 @@ def children(pid: int) -> list[int]:
                 found += below
                 waiting += below
     return found
+
+
+def end_children() -> None:
+    """End and reap every process below this one that is still there; a last resort."""
+    for pid in children(os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)

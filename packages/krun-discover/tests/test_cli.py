@@ -284,7 +284,7 @@ def test_a_malformed_mesh_file_ends_with_65_and_names_file_and_key(tmp_path: Pat
 
 
 def test_bad_flags_end_with_2() -> None:
-    for arguments in (["--format", "xml"], ["--timeout", "0"], ["--timeout", "x"], ["--no-such"], ["argument"]):
+    for arguments in (["--format", "xml"], ["--timeout", "0"], ["--timeout", "nan"], ["--no-such"], ["argument"]):
         fails(2, *arguments)
     fails(2, KRUN_LOG_LEVEL="loud")
 

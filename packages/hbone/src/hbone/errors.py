@@ -98,10 +98,9 @@ def _status(command: click.Command, *, tool: str) -> int:
         return int(end.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
-    except BrokenPipeError:
-        # Nobody reads our stdout any more: what a shell reports for SIGPIPE, and no complaint at interpreter exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + 13
+    except SystemExit as end:
+        # click leaves so after shell completion, and with 1 when nobody reads our stdout: a shell says 128+SIGPIPE.
+        return 128 + 13 if isinstance(end.__context__, OSError) else int(end.code or 0)
     except Exception as error:  # noqa: BLE001 - the outermost frame: a bug is shown whole, with its own status
         import traceback
 

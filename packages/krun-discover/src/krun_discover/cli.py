@@ -90,6 +90,8 @@ def command(
     Sources, in order: the environment, MESH, the metadata server, defaults. Nothing is asked that is not needed: with
     everything set there is no request at all. No secrets are printed.
     """
+    if not timeout > 0:  # nan passes click's range
+        raise click.BadParameter(f"{timeout} is not a number of seconds", param_hint="--timeout")
     deadline = time.monotonic() + timeout
     log.configure(tool="krun-discover", level=log_level, style=log_format)
     by_flag = context.get_parameter_source("mesh_text") is click.core.ParameterSource.COMMANDLINE
