@@ -1,0 +1,87 @@
+"""What the tunnel's core reports of the bytes that it was given; each event names its stream by number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOpened:
+    """A client asks for a tunnel (server side only)."""
+
+    stream: int
+    method: str
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseReceived:
+    """The server has answered (client side only)."""
+
+    stream: int
+    status: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataReceived:
+    """Payload; the stream's window stays smaller by its length until it is acknowledged."""
+
+    stream: int
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamEnded:
+    """The peer has sent all it had; our own direction goes on."""
+
+    stream: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamReset:
+    """The stream is over in both directions; ``code`` is an error code of RFC 9113 §7."""
+
+    stream: int
+    code: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowOpened:
+    """There may be room to send again: on one stream, or with ``stream`` 0 on all."""
+
+    stream: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitChanged:
+    """The peer has said how many streams it takes at once."""
+
+    streams: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrainRequested:
+    """The peer takes no new stream on this connection; streams up to ``last`` go on (RFC 9113 §6.8)."""
+
+    last: int
+    code: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionEnded:
+    """The peer broke the protocol: the connection is over, with all its streams."""
+
+    reason: str
+
+
+Event = (
+    StreamOpened
+    | ResponseReceived
+    | DataReceived
+    | StreamEnded
+    | StreamReset
+    | WindowOpened
+    | LimitChanged
+    | DrainRequested
+    | ConnectionEnded
+)

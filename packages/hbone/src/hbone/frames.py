@@ -1,0 +1,70 @@
+"""HTTP/2 frames as bytes: cuts what arrives into whole frames, and writes the one frame that h2 must not know of."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+PREFACE_LENGTH = 24  # RFC 9113 §3.4: what a client sends before its first frame
+HEADER_LENGTH = 9
+MAX_LENGTH = 16384  # RFC 9113 §4.2: what we accept, as we never announce more
+GOAWAY = 0x7
+MAX_STREAM = 2**31 - 1
+
+
+class FrameError(Exception):
+    """A frame that RFC 9113 does not allow; ``code`` is its error code of §7."""
+
+    def __init__(self, reason: str, *, code: int) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Splitter:
+    """Puts frames together from any pieces."""
+
+    def __init__(self, *, preface: bool) -> None:
+        """With ``preface``, the first bytes are a client's preface and are passed through as they come."""
+        self._preface_left = PREFACE_LENGTH if preface else 0
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield the preface in pieces, then whole frames.
+
+        Raises:
+            FrameError: a frame longer than we allow.
+        """
+        self._buffer += data
+        while self._preface_left and self._buffer:
+            yield self._take(min(self._preface_left, len(self._buffer)), preface=True)
+        while len(self._buffer) >= HEADER_LENGTH:
+            length = int.from_bytes(self._buffer[:3], "big")
+            if length > MAX_LENGTH:
+                raise FrameError(f"a frame of {length} bytes, {MAX_LENGTH} are allowed", code=0x6)
+            if len(self._buffer) < HEADER_LENGTH + length:
+                return
+            yield self._take(HEADER_LENGTH + length)
+
+    def _take(self, count: int, *, preface: bool = False) -> bytes:
+        piece = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        if preface:
+            self._preface_left -= count
+        return piece
+
+
+def goaway(*, last: int, code: int) -> bytes:
+    """A GOAWAY frame (RFC 9113 §6.8)."""
+    return struct.pack(">HBBBIII", 0, 8, GOAWAY, 0, 0, last, code)
+
+
+def read_goaway(frame: bytes) -> tuple[int, int]:
+    """The last stream and the error code of a GOAWAY frame.
+
+    Raises:
+        FrameError: it is too short.
+    """
+    if len(frame) < HEADER_LENGTH + 8:
+        raise FrameError("a GOAWAY frame that is too short", code=0x6)
+    last, code = struct.unpack_from(">II", frame, HEADER_LENGTH)
+    return last & MAX_STREAM, code
