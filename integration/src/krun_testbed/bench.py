@@ -196,7 +196,7 @@ def prepare(plan: dict[str, object], *, env: dict[str, str]) -> None:
     files = plan["files"]
     assert isinstance(files, dict)
     for name, content in files.items():
-        (run_dir / name).write_text(content)
+        (run_dir / name).write_text(json.dumps(content))
     live = run_dir / "certs" / "live"
     live.mkdir(parents=True)
     for path in Path(env["KRUN_CERTS"]).iterdir():
