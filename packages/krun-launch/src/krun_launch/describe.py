@@ -1,0 +1,58 @@
+"""A plan as JSON for ``--dry-run``: names of variables, never their values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from krun_launch.plan import Plan, Step
+from krun_launch.spawn import ProcessSpec
+
+
+def describe(plan: Plan, *, env: Mapping[str, str]) -> str:
+    """The plan, as text that can be pasted into a bug report; ``env`` is the environment it was made from."""
+    certificates = plan.certificates
+    document = {
+        "mode": plan.mode,
+        "reason": plan.reason,
+        "warnings": list(plan.warnings),
+        "run_dir": str(plan.run_dir),
+        "certificates": certificates and {"from": str(certificates.source), "trust_domain": certificates.trust_domain},
+        "files": {name: _content(text) for name, text in sorted(plan.files.items())},
+        "ports": [{"port": port.number, "on": port.host, "for": port.name} for port in plan.ports],
+        "steps": [_step(step) for step in plan.steps],
+        "processes": [_process(spec, env=env) for spec in plan.processes],
+        "end": {
+            "grace_s": plan.settings.grace,
+            "drain_s": plan.settings.drain,
+            "kill_after_s": plan.settings.kill_after,
+        },
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def _step(step: Step) -> dict[str, Any]:
+    if step.wait is None:
+        return {"step": step.name, "start": step.part}
+    return {"step": step.name, "wait_for": str(step.wait), "of": step.part, "at_most_s": step.timeout}
+
+
+def _process(spec: ProcessSpec, *, env: Mapping[str, str]) -> dict[str, Any]:
+    shown = {
+        "name": spec.name,
+        "argv": list(spec.argv),
+        "stdin": spec.stdin,
+        "group": spec.group,
+        "sets": sorted(name for name, value in spec.env.items() if env.get(name) != value),
+    }
+    if spec.is_helper:
+        return {**shown, "variables": sorted(spec.env)}
+    return {**shown, "removes": sorted(set(env) - set(spec.env))}
+
+
+def _content(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,84 @@
+"""Decides which variables each child gets: only those that are its business."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from krun_launch.contract import PORTS
+from krun_launch.settings import Settings
+
+# Ours alone, besides everything that starts with KRUN_.
+OURS = frozenset({"SSH_AUTH", "ENVOY_LOG_LEVEL", "STARTUP_PROBE_TCP", "STARTUP_PROBE_HTTP"})
+# What any program may need to run and to write its messages.
+PLAIN = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
+LOGGING = ("KRUN_LOG_LEVEL", "KRUN_LOG_FORMAT")
+# Never sent through a proxy: ourselves, and the metadata server, which answers nobody else (facts of the platform).
+DIRECT = ("localhost", "127.0.0.1", "::1")
+METADATA = ("metadata.google.internal", "169.254.169.254")
+SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|PRIVATE|(^|_)(API_?)?KEY($|_)|AUTH", re.IGNORECASE)
+
+
+def untouched(env: Mapping[str, str]) -> dict[str, str]:
+    """The application's in mode none: all of it, but for the number of a descriptor that it does not have."""
+    return {name: value for name, value in env.items() if name != "KRUN_INIT_FD"}
+
+
+def app(env: Mapping[str, str], *, settings: Settings) -> dict[str, str]:
+    """The application's in a mesh: its own port, the way out through Envoy, and nothing of ours."""
+    proxy = f"http://{settings.loopback}:{PORTS['ENVOY_HTTP_PROXY']}"
+    direct = no_proxy(env, loopback=settings.loopback)
+    return {
+        **{name: value for name, value in env.items() if not _is_ours(name)},
+        "PORT": str(settings.app_port),
+        "HTTP_PROXY": proxy,
+        "http_proxy": proxy,
+        "NO_PROXY": direct,
+        "no_proxy": direct,
+    }
+
+
+def no_proxy(env: Mapping[str, str], *, loopback: str) -> str:
+    """The user's list with ours, each name once, the user's first."""
+    given = ",".join(env.get(name, "") for name in ("NO_PROXY", "no_proxy")).split(",")
+    names = [*(word.strip() for word in given), *DIRECT, loopback, *METADATA]
+    return ",".join(dict.fromkeys(word for word in names if word))
+
+
+def envoy(env: Mapping[str, str]) -> dict[str, str]:
+    """Envoy's: its bootstrap says all, so that no variable of the application can steer it."""
+    return _only(env, PLAIN)
+
+
+def hboned(env: Mapping[str, str], *, settings: Settings, offers_ssh: bool) -> dict[str, str]:
+    """hboned's: where to listen, and what to offer."""
+    offer = str(PORTS["ENVOY_MTLS"]) + (f",22={PORTS['SSH']}" if offers_ssh else "")
+    named = {name: value for name, value in env.items() if name.startswith("PORT_")}
+    return {
+        **_only(env, (*PLAIN, *LOGGING, "K_SERVICE")),
+        **named,
+        "PORT_http": str(settings.app_port),
+        "PORT": str(settings.port),
+        "KRUN_BIND": settings.bind,
+        "KRUN_LOOPBACK": settings.loopback,
+        "KRUN_OFFER": env.get("KRUN_OFFER") or offer,
+    }
+
+
+def sshd(env: Mapping[str, str], *, settings: Settings) -> dict[str, str]:
+    """krun-sshd's: what a person who debugs the application wants to see, without what looks like a secret by name."""
+    seen = {name: value for name, value in app(env, settings=settings).items() if not SECRET.search(name)}
+    return {
+        **seen,
+        **_only(env, LOGGING),
+        "SSH_AUTH": env.get("SSH_AUTH", ""),
+        "KRUN_LOOPBACK": settings.loopback,
+    }
+
+
+def _is_ours(name: str) -> bool:
+    return name in OURS or name.partition("_")[0] == "KRUN"
+
+
+def _only(env: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:
+    return {name: env[name] for name in names if name in env}

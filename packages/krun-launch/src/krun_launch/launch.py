@@ -1,0 +1,134 @@
+"""The main path: reads the environment, makes the plan, prints it or carries it out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from krun_launch import envjson, facts, rundir, signals
+from krun_launch.errors import Misconfigured
+from krun_launch.plan import Plan, plan
+from krun_launch.settings import seconds
+from krun_launch.signals import Signals
+from krun_launch.spawn import INHERIT, NULL
+from krun_launch.supervise import Supervisor
+
+log = logging.getLogger(__name__)
+
+STDIN = "-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line asks for; ``flags`` are variables that were given as flags."""
+
+    app: tuple[str, ...]
+    flags: Mapping[str, str]
+    env_file: str | None
+    reads_env: bool
+    is_dry: bool
+
+
+def launch(request: Request, *, env: Mapping[str, str]) -> int:
+    """Do it, and return the exit status.
+
+    Raises:
+        Failure: see docs/process.md.
+    """
+    with Signals() as arriving:
+        init = None if request.is_dry else _tell_init(env)
+        try:
+            found, app_stdin = _environment(request, env=env, arriving=arriving)
+        except envjson.Interrupted as interrupted:
+            log.info("ended before the start", extra={"fields": {"signal": signals.name(interrupted.number)}})
+            return 128 + interrupted.number
+        settled = {**found, **request.flags}
+        around = facts.look(settled)
+        suffix = "" if request.is_dry else os.urandom(6).hex()
+        made = plan(
+            found,
+            app=request.app,
+            facts=around,
+            run_dir=rundir.path(settled, suffix=suffix),
+            app_stdin=app_stdin,
+            flags=request.flags,
+        )
+        if request.is_dry:
+            _print(made, env=found)
+            return 0
+        _warn(made, is_below_shell=around.is_below_shell)
+        return _run(made, signals=arriving, init=init, keeps_run_dir=bool(settled.get("KRUN_RUN_DIR")))
+
+
+def _tell_init(env: Mapping[str, str]) -> int | None:
+    """Say to the init above which process is to get the signals; return its pipe, which nothing we start may hold."""
+    pipe = env.get("KRUN_INIT_FD", "")
+    if not pipe.isdecimal() or not envjson.is_pipe(int(pipe)):
+        return None
+    os.set_inheritable(int(pipe), False)
+    # An init that is gone already is seen by the supervisor.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(int(pipe), f"launch {os.getpid()}\n".encode())
+    return int(pipe)
+
+
+def _environment(request: Request, *, env: Mapping[str, str], arriving: Signals) -> tuple[dict[str, str], str]:
+    """The merged environment, and what the application gets as stdin."""
+    timeout = seconds({**env, **request.flags}, "KRUN_ENV_TIMEOUT", default=75.0)
+    name = request.env_file
+    if name is None and request.reads_env and envjson.is_pipe(0):
+        name = STDIN
+    if name is None:
+        return dict(env), INHERIT
+    if name == STDIN:
+        found = envjson.read(0, name="stdin", timeout=timeout, signals=arriving)
+        return envjson.merge(base=env, found=found), NULL
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise Misconfigured(f"environment from {name}: cannot be read: {error.strerror}") from None
+    try:
+        found = envjson.read(descriptor, name=name, timeout=timeout, signals=arriving)
+    finally:
+        os.close(descriptor)
+    return envjson.merge(base=env, found=found), INHERIT
+
+
+def _print(made: Plan, *, env: Mapping[str, str]) -> None:
+    # Late: only a dry run prints.
+    from krun_launch.describe import describe
+
+    sys.stdout.write(describe(made, env=env) + "\n")
+
+
+def _warn(made: Plan, *, is_below_shell: bool) -> None:
+    for warning in made.warnings:
+        log.warning(warning, extra={"fields": {"mode": made.mode, "reason": made.reason}})
+    if is_below_shell:
+        log.warning('PID 1 is a shell, which drops SIGTERM: use ENTRYPOINT ["krun-launch","--init","--"]')
+
+
+def _run(made: Plan, *, signals: Signals, init: int | None, keeps_run_dir: bool) -> int:
+    certificates = made.certificates
+    if certificates is None:
+        return Supervisor(made, signals=signals, init=init).run()
+    # Late: certificates and ports are not the business of mode none.
+    import datetime
+
+    from krun_launch import ports
+    from krun_launch.certificates import Keeper, check
+
+    check(certificates.source, trust_domain=certificates.trust_domain, now=datetime.datetime.now(datetime.UTC))
+    ports.check(made.ports)
+    with rundir.written(made.run_dir, files=made.files, is_kept=keeps_run_dir):
+        target = Path(made.run_dir, "certs")
+        keeper = Keeper(source=certificates.source, target=target, trust_domain=certificates.trust_domain)
+        identity = keeper.install()
+        fields = {"source": identity.spiffe_id, "fingerprint": identity.fingerprint, "expires": identity.expires}
+        log.info("certificates installed", extra={"fields": fields})
+        return Supervisor(made, signals=signals, init=init, refresh=keeper.refresh).run()

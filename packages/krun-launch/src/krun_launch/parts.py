@@ -1,0 +1,48 @@
+"""The processes that were started by name: which are alive, and how the others ended."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+
+from krun_launch.loop import Died
+from krun_launch.spawn import ProcessSpec, spawn
+
+log = logging.getLogger(__name__)
+
+
+class Parts:
+    """A register from name to process."""
+
+    def __init__(self) -> None:
+        self._pids: dict[str, int] = {}
+        self.statuses: dict[str, int] = {}
+
+    def start(self, spec: ProcessSpec) -> int:
+        """Start a part; the failures of exec are passed on."""
+        self._pids[spec.name] = spawn(spec)
+        return self._pids[spec.name]
+
+    def is_alive(self, name: str) -> bool:
+        return name in self._pids
+
+    def signal(self, name: str, number: int) -> bool:
+        """Send a signal to a part; False when it is not there."""
+        pid = self._pids.get(name)
+        if pid is None:
+            return False
+        # A part that has ended and was not collected yet is still ours: its pid cannot be another's.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        return True
+
+    def collect(self, death: Died) -> str | None:
+        """Note a death; the name of the part, or None for an orphan that we had adopted."""
+        for name, pid in self._pids.items():
+            if pid == death.pid:
+                del self._pids[name]
+                self.statuses[name] = death.status
+                return name
+        log.debug("orphan reaped", extra={"fields": {"pid": death.pid, "status": death.status}})
+        return None

@@ -1,0 +1,64 @@
+"""The folder that krun-launch writes for Envoy: private, and gone at the end unless the user named it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from krun_launch.errors import Misconfigured
+
+PLACEHOLDER = "krun-launch-XXXXXXXX"
+
+
+def path(env: Mapping[str, str], *, suffix: str = "") -> Path:
+    """Where the folder is going to be: ``KRUN_RUN_DIR``, else a new name; ``suffix`` makes it unique."""
+    if given := env.get("KRUN_RUN_DIR"):
+        return Path(given).absolute()
+    return Path(env.get("TMPDIR") or "/tmp").absolute() / (f"krun-launch-{suffix}" if suffix else PLACEHOLDER)
+
+
+@contextlib.contextmanager
+def written(directory: Path, *, files: Mapping[str, str], is_kept: bool) -> Iterator[None]:
+    """Make the folder and write the files, 0600; afterwards the folder is removed, or kept.
+
+    Raises:
+        Misconfigured: it cannot be written.
+    """
+    try:
+        # A private one must be new: nobody may have put it there for us.
+        directory.mkdir(mode=0o700, parents=is_kept, exist_ok=is_kept)
+        try:
+            for name, content in files.items():
+                _write(directory / name, content)
+        except OSError:
+            if not is_kept:
+                _remove(directory)
+            raise
+    except OSError as error:
+        raise Misconfigured(
+            f"run folder {directory}: cannot be written: {error.strerror}", hint="set KRUN_RUN_DIR to a folder of ours"
+        ) from None
+    try:
+        yield
+    finally:
+        if not is_kept:
+            _remove(directory)
+
+
+def _write(file: Path, content: str) -> None:
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    scratch = file.with_name(f".{file.name}.new")
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        os.fchmod(descriptor, 0o600)
+        stream.write(content)
+    scratch.rename(file)
+
+
+def _remove(directory: Path) -> None:
+    # Late: it imports every compressor, and is not needed before the end.
+    import shutil
+
+    shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,89 @@
+"""The numbers and addresses that krun-launch itself needs, out of the environment: checked, with their defaults."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from krun_launch.contract import PORTS
+from krun_launch.errors import Misconfigured
+
+DEFAULT_CERTS = "/var/run/secrets/workload-spiffe-credentials"
+"""Where GKE mounts workload certificates, and where the original looks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Times in seconds; ``port`` is hboned's, ``app_port`` the application's."""
+
+    loopback: str
+    bind: str
+    port: int
+    app_port: int
+    status_port: int
+    ready_timeout: float
+    app_timeout: float
+    grace: float
+    drain: float
+
+    @property
+    def kill_after(self) -> float:
+        """Seconds after the signal at which what is left is killed: just before the platform does it."""
+        return max(self.grace - 0.5, self.grace / 2)
+
+
+def settings(env: Mapping[str, str]) -> Settings:
+    """Read them.
+
+    Raises:
+        Misconfigured: one is no number or address, or two contradict each other; the message names the variables.
+    """
+    loopback = _address(env, "KRUN_LOOPBACK", default="127.0.0.1")
+    grace = seconds(env, "KRUN_GRACE", default=10.0)
+    drain = seconds(env, "KRUN_DRAIN", default=min(4.0, grace / 2))
+    if drain >= grace:
+        raise Misconfigured(
+            f"KRUN_DRAIN={drain:g} and KRUN_GRACE={grace:g}: waiting for requests is a part of the whole end",
+            hint="make KRUN_DRAIN less than KRUN_GRACE",
+        )
+    return Settings(
+        loopback=loopback,
+        bind=_address(env, "KRUN_BIND", default="0.0.0.0" if env.get("K_SERVICE") else loopback),
+        port=port(env, "PORT", default=PORTS["HBONE_H2C"]),
+        app_port=port(env, "PORT_http", default=PORTS["APP"]),
+        status_port=port(env, "KRUN_STATUS_PORT", default=PORTS["STATUS"]),
+        ready_timeout=seconds(env, "KRUN_READY_TIMEOUT", default=30.0),
+        app_timeout=seconds(env, "KRUN_APP_TIMEOUT", default=240.0),
+        grace=grace,
+        drain=drain,
+    )
+
+
+def seconds(env: Mapping[str, str], name: str, *, default: float) -> float:
+    """A length of time, in seconds; fractions are fine."""
+    text = env.get(name) or str(default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 86400:
+        raise Misconfigured(f"{name}={text!r}: not a number of seconds between 0 and 86400")
+    return value
+
+
+def port(env: Mapping[str, str], name: str, *, default: int) -> int:
+    """A TCP port number."""
+    text = env.get(name) or str(default)
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text) < 65536:
+        raise Misconfigured(f"{name}={text!r}: not a port number")
+    return int(text)
+
+
+def _address(env: Mapping[str, str], name: str, *, default: str) -> str:
+    text = env.get(name) or default
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        raise Misconfigured(f"{name}={text!r}: not an IPv4 address") from None

@@ -1,0 +1,127 @@
+"""Starts one process from its description: fork, a clean signal state, exec; says exactly why an exec failed.
+
+Not subprocess: its import costs more than all of this, and it knows no parent-death signal and no shared terminal.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NoReturn
+
+from krun_launch import prctl
+from krun_launch.errors import Exit, Failure
+
+# How a child relates to our process group.
+SHARED = "shared"  # stays in ours: a terminal's foreground job
+GROUP = "group"  # its own group
+FOREGROUND = "foreground"  # its own group, which becomes the terminal's foreground job
+SESSION = "session"  # its own session, so that no terminal reaches it
+
+INHERIT = "inherit"
+NULL = "null"
+
+
+class NotFound(Failure):
+    """The program is not there."""
+
+    exit_code: ClassVar[int] = Exit.NOT_FOUND
+
+
+class CannotRun(Failure):
+    """The program is there, and cannot be executed."""
+
+    exit_code: ClassVar[int] = Exit.CANNOT_RUN
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessSpec:
+    """A process to start. ``death_signal`` reaches it when we die; stdout of a helper goes to our stderr."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    stdin: str = INHERIT
+    group: str = GROUP
+    is_helper: bool = False
+    death_signal: int = signal.SIGTERM
+    inherited_fds: tuple[int, ...] = ()
+
+
+def spawn(spec: ProcessSpec) -> int:
+    """Start the process and return its pid.
+
+    Raises:
+        NotFound, CannotRun: exec failed; no process is left behind.
+    """
+    parent = os.getpid()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _child(spec, parent=parent, writer=writer)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        failure = pipe.read()
+    if failure:
+        os.waitpid(pid, 0)
+        raise _failure(spec, number=int(failure))
+    return pid
+
+
+def _child(spec: ProcessSpec, *, parent: int, writer: int) -> NoReturn:
+    """Between fork and exec: nothing here may return into the caller's code."""
+    try:
+        _prepare(spec, parent=parent)
+        os.execvpe(spec.argv[0], spec.argv, dict(spec.env))
+    except OSError as error:
+        os.write(writer, str(error.errno or errno.EIO).encode())
+    finally:
+        os._exit(Exit.CANNOT_RUN)
+
+
+def _prepare(spec: ProcessSpec, *, parent: int) -> None:
+    if spec.group == SESSION:
+        os.setsid()
+    elif spec.group in (GROUP, FOREGROUND):
+        os.setpgid(0, 0)
+    if spec.group == FOREGROUND:
+        # A background process that does this is stopped, unless it ignores that signal.
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        os.tcsetpgrp(0, os.getpgrp())
+    prctl.die_with_parent(spec.death_signal, parent=parent)
+    if spec.stdin == NULL:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor != 0:
+            os.dup2(descriptor, 0)
+    if spec.is_helper:
+        os.dup2(2, 1)
+    for descriptor in spec.inherited_fds:
+        os.set_inheritable(descriptor, True)
+    # exec keeps the mask, and ignored signals ignored (Python ignores SIGPIPE and SIGXFSZ): a program expects neither.
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _failure(spec: ProcessSpec, *, number: int) -> Failure:
+    what = f"{spec.name}: {spec.argv[0]}"
+    found = find(spec.argv[0], path=spec.env.get("PATH", os.defpath))
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        if found:
+            return CannotRun(f"{what} cannot be run: the interpreter in its first line is missing", hint=f"see {found}")
+        return NotFound(f"{what} is not found", hint="give a path, or a name in PATH")
+    hint = "a script needs a first line such as #!/bin/sh" if number == errno.ENOEXEC else ""
+    return CannotRun(f"{what} cannot be run: {os.strerror(number)}", hint=hint)
+
+
+def find(name: str, *, path: str) -> str | None:
+    """The file that a shell would run for a name, or None. (shutil.which costs an import of all compressors.)"""
+    candidates = [name] if "/" in name else [os.path.join(folder or ".", name) for folder in path.split(":")]  # noqa: PTH118
+    for candidate in candidates:
+        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):  # noqa: PTH113
+            return candidate
+    return None

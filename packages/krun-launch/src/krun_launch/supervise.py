@@ -1,0 +1,245 @@
+"""Carries out a plan: takes the steps of the start, watches over what runs, and ends it in order.
+
+One loop, without threads and asyncio: a signal or a death is acted on at once, whatever is being waited for.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from krun_launch import below, prctl, signals
+from krun_launch.errors import DeadlinePassed, Failure, Misconfigured, Unreachable
+from krun_launch.loop import Died, Loop, Signalled
+from krun_launch.parts import Parts
+from krun_launch.plan import APP, SSHD, Plan, Step
+from krun_launch.signals import ENDING, HARMLESS, Signals
+from krun_launch.spawn import SHARED, CannotRun, NotFound, ProcessSpec
+from krun_launch.startup_probe import Probe
+
+if TYPE_CHECKING:
+    from krun_launch.probe import Exchange
+
+log = logging.getLogger(__name__)
+
+ATTEMPT = 5.0  # seconds for one answer of a probe
+PAUSES = (0.005, 0.05)  # seconds between attempts: the first, and the longest
+REFRESH = 2.0  # seconds between looks at the certificates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """Why all ends: a signal, a failure, or (neither) the end of the application."""
+
+    reason: str
+    signal: int = 0
+    failure: Failure | None = None
+
+
+class Ended(Exception):
+    """Leaves the start or the watch."""
+
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(cause.reason)
+        self.cause = cause
+
+
+class Supervisor:
+    """What runs, and how far it is; ``run`` returns the exit status or raises the failure that ended it all."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        signals: Signals,
+        init: int | None = None,
+        refresh: Callable[[], object] | None = None,
+    ) -> None:
+        self.plan = plan
+        self.loop = Loop(signals)
+        self.parts = Parts()
+        self.pending: deque[int] = deque()
+        self.step = "start"
+        self.is_ready = False
+        if init is not None:
+            # Nothing is read from it: poll(2) reports by itself that the other end of the pipe is gone.
+            self.loop.watch(init, 0, lambda: self._init_died(init))
+        self._refresh = refresh
+        self._is_shared = any(spec.group == SHARED for spec in plan.processes)
+        self._start = time.monotonic()
+        # Alone with its application, krun-launch says no more than its one warning.
+        self.level = logging.INFO if plan.status_host else logging.DEBUG
+
+    def run(self) -> int:
+        """Start, watch, end; nothing that was started is left, whatever happens.
+
+        Raises:
+            Failure: a part could not be started, died, or did not answer in time.
+        """
+        prctl.adopt_orphans()
+        status = self._serve_status()
+        try:
+            cause = self._live()
+            # Late: the application starts sooner.
+            from krun_launch.ending import Ending
+
+            return Ending(self, cause=cause).run()
+        finally:
+            below.sweep()
+            if status is not None:
+                status()
+
+    def state(self) -> Mapping[str, object]:
+        """What /readyz tells."""
+        return {"mode": self.plan.mode, "ready": self.is_ready, "step": self.step}
+
+    def _init_died(self, pipe: int) -> None:
+        """The init was killed, in a place where the kernel does not end all with it: we do, in order."""
+        self.loop.unwatch(pipe)
+        log.warning("krun-launch --init above is gone: ending")
+        self.pending.append(signal.SIGTERM)
+
+    def _serve_status(self) -> Callable[[], None] | None:
+        if not self.plan.status_host:
+            return None
+        # Late: mode none has no status port.
+        from krun_launch.status import Status
+
+        host, port = self.plan.status_host, self.plan.settings.status_port
+        try:
+            return Status(host=host, port=port, loop=self.loop, state=self.state).close
+        except OSError as error:
+            # It was free a moment ago (ports.check).
+            raise Misconfigured(f"status port {port} on {host}: {error.strerror}") from None
+
+    def _live(self) -> Cause:
+        try:
+            for step in self.plan.steps:
+                self._take(step)
+            self._set_ready()
+            while True:
+                self.turn(None if self._refresh is None else REFRESH)
+                if self._refresh is not None:
+                    self._refresh()
+        except Ended as ended:
+            return ended.cause
+        except Failure as failure:
+            return Cause(reason=failure.format_message(), failure=failure)
+
+    def _take(self, step: Step) -> None:
+        self.step = step.name
+        # A signal must not be overtaken by the next process.
+        self.turn(0)
+        if step.start is not None:
+            self._spawn(step.start)
+        if step.wait is not None:
+            self._wait(step, step.wait)
+        log.log(self.level, "step done", extra={"fields": {"step": step.name, "at_ms": self._at_ms()}})
+
+    def _spawn(self, spec: ProcessSpec) -> None:
+        try:
+            self.parts.start(spec)
+        except (NotFound, CannotRun) as error:
+            # 126 and 127 speak of the application only.
+            if spec.name == APP:
+                raise
+            raise Misconfigured(error.message, hint=error.hint) from None
+
+    def _set_ready(self) -> None:
+        self.is_ready = True
+        self.step = "ready"
+        log.log(self.level, "ready", extra={"fields": {"mode": self.plan.mode, "at_ms": self._at_ms()}})
+
+    def _at_ms(self) -> int:
+        return round((time.monotonic() - self._start) * 1000)
+
+    def _wait(self, step: Step, probe: Probe) -> None:
+        deadline = time.monotonic() + step.timeout
+        pause, longest = PAUSES
+        while not self._is_up(probe, limit=min(ATTEMPT, deadline - time.monotonic())):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise DeadlinePassed(
+                    f"{step.name}: {step.part} did not answer on {probe} within {step.timeout:g} s",
+                    hint=f"see what {step.part} says above; {step.setting} sets the limit",
+                )
+            self.turn(min(pause, left))
+            pause = min(pause * 1.5, longest)
+
+    def _is_up(self, probe: Probe, *, limit: float) -> bool:
+        # Late: mode none asks nobody.
+        from krun_launch.probe import Exchange
+
+        exchange = Exchange(host=probe.host, port=probe.port, path=probe.path)
+        self.ask(exchange, limit=limit)
+        return 200 <= exchange.status < 400 if probe.path else exchange.is_connected
+
+    def ask(self, exchange: Exchange, *, limit: float, turn: Callable[[float], None] | None = None) -> None:
+        """Carry out one exchange within so many seconds, while the loop goes on."""
+        until = time.monotonic() + limit
+        descriptor = exchange.fileno()
+        try:
+            while not exchange.is_done and (left := until - time.monotonic()) > 0:
+                self.loop.watch(descriptor, exchange.events, exchange.advance)
+                (turn or self.turn)(left)
+        finally:
+            self.loop.unwatch(descriptor)
+            exchange.close()
+
+    def turn(self, timeout: float | None) -> None:
+        """One turn of the loop.
+
+        Raises:
+            Ended: something happened that ends all. Nothing is lost by it: signals not acted on stay in ``pending``.
+        """
+        for name in self.collect(timeout):
+            self._on_death(name)
+        while self.pending:
+            self._on_signal(self.pending.popleft())
+
+    def collect(self, timeout: float | None) -> list[str]:
+        """Wait, put signals into ``pending``, and return the names of the parts that ended."""
+        dead: list[str] = []
+        for event in self.loop.turn(timeout):
+            match event:
+                case Signalled(number=number):
+                    self.pending.append(number)
+                case Died():
+                    name = self.parts.collect(event)
+                    dead += [name] if name else []
+        # The application's own end explains the others'.
+        return sorted(dead, key=lambda name: name != APP)
+
+    def _on_death(self, name: str) -> None:
+        status = self.parts.statuses[name]
+        if name == APP:
+            raise Ended(Cause(reason=f"the application {ending_of(status)}"))
+        if name == SSHD:
+            log.warning("krun-sshd died: no debug shell from now on", extra={"fields": {"status": status}})
+            return
+        when = "" if self.is_ready else f" before step {self.step!r} was done"
+        failure = Unreachable(f"{name} {ending_of(status)}{when}", hint=f"see what {name} says above")
+        raise Ended(Cause(reason=f"{name} {ending_of(status)}", failure=failure))
+
+    def _on_signal(self, number: int) -> None:
+        if self.parts.is_alive(APP):
+            if self._is_shared and number in signals.FROM_TERMINAL:
+                return
+            if number not in ENDING:
+                self.parts.signal(APP, number)
+                return
+        elif number in HARMLESS or (not self.plan.has_app and number in signals.WITHOUT_MEANING):
+            return
+        raise Ended(Cause(reason=signals.name(number), signal=number))
+
+
+def ending_of(status: int) -> str:
+    """How a process ended, in words."""
+    if status > 128 and not signals.name(status - 128).isdecimal():
+        return f"ended with status {status} ({signals.name(status - 128)})"
+    return f"ended with status {status}"

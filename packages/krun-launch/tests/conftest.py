@@ -1,0 +1,33 @@
+"""A workload of static mode, with the real Envoy and certificates of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from krun_testbed import processes
+from krun_testbed.certificates import Authority, spiffe_id, write_workload
+
+
+@pytest.fixture
+def workload(address: str, authority: Authority, tmp_path: Path) -> dict[str, str]:
+    """The environment of a workload whose certificates are good, and whose gateway nobody serves."""
+    identity = spiffe_id(trust_domain="cluster.local", namespace="demo", account="default")
+    write_workload(
+        directory=tmp_path / "certificates", pair=authority.workload(spiffe_id=identity), root=authority.root
+    )
+    return processes.environment(
+        KRUN_LOOPBACK=address,
+        KRUN_CERTS=str(tmp_path / "certificates"),
+        MESH="static:127.0.0.1:1",
+        WORKLOAD_NAMESPACE="demo",
+        KRUN_LOG_FORMAT="text",
+        TMPDIR=str(tmp_path),
+    )
+
+
+@pytest.fixture
+def alone() -> dict[str, str]:
+    """The environment of an application without a mesh."""
+    return processes.environment(KRUN_MODE="none", KRUN_LOG_FORMAT="text")

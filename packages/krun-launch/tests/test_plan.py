@@ -1,0 +1,124 @@
+"""Plans of whole workloads, pinned as JSON in data/plan: a change of what runs is a change of these files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from krun_launch.describe import describe
+from krun_launch.errors import Misconfigured
+from krun_launch.facts import Facts
+from krun_launch.plan import Plan, plan
+from krun_launch.spawn import NULL, SHARED
+
+DATA = Path(__file__).parent / "data" / "plan"
+ENVOY = Facts(envoy="/opt/envoy", hboned="/opt/hboned", sshd="/opt/krun-sshd")
+STATIC = {
+    "HOME": "/home/app",
+    "KRUN_CERTS": "/certs",
+    "MESH": "static:gateway.example:15442",
+    "PATH": "/usr/bin",
+    "WORKLOAD_NAMESPACE": "demo",
+}
+KEYS = {"SSH_AUTH": "ssh-ed25519 AAAA person"}
+
+
+def made(
+    env: dict[str, str],
+    *,
+    app: tuple[str, ...] = ("app", "--flag"),
+    facts: Facts = ENVOY,
+    flags: dict[str, str] | None = None,
+) -> Plan:
+    return plan(env, app=app, facts=facts, run_dir=Path("/run/krun"), flags=flags)
+
+
+CASES = {
+    "none": ({"KRUN_MODE": "none", "HOME": "/", "PORT": "15009"}, ("app", "--flag")),
+    "static": (STATIC, ("app", "--flag")),
+    "static-ssh": ({**STATIC, **KEYS, "DATABASE_PASSWORD": "x", "APP_WORD": "seen"}, ("app",)),
+    "sidecar": (STATIC, ()),
+    "job": ({**STATIC, **KEYS, "CLOUD_RUN_JOB": "nightly"}, ("app",)),
+    "cloud-run": ({**STATIC, "K_SERVICE": "b", "PORT": "15009", "PORT_http": "3000", "PORT_grpc": "3001"}, ("app",)),
+    "probe": ({**STATIC, "STARTUP_PROBE_HTTP": "/healthy", "KRUN_APP_TIMEOUT": "5", "KRUN_GRACE": "30"}, ("app",)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_plan_is_as_pinned(name: str) -> None:
+    env, app = CASES[name]
+    document = json.loads(describe(made(env, app=app), env=env))
+    # What Envoy is told is pinned elsewhere (test_static_envoy.py).
+    document["files"] = sorted(document["files"])
+    assert document == json.loads((DATA / f"{name}.json").read_text())
+
+
+def test_description_holds_no_value_of_the_environment() -> None:
+    env = {**STATIC, **KEYS, "DATABASE_PASSWORD": "canary-a", "KRUN_OFFER": "15003"}
+    text = describe(made(env), env=env)
+    assert "canary-a" not in text
+    assert "AAAA" not in text
+
+
+def test_flags_decide_and_the_application_does_not_see_them() -> None:
+    planned = made({"WORD": "x"}, flags={"KRUN_MODE": "none", "KRUN_GRACE": "3"})
+    assert planned.mode == "none"
+    assert planned.settings.grace == 3
+    assert planned.processes[0].env == {"WORD": "x"}
+
+
+def test_application_on_a_terminal_shares_it_unless_stdin_was_the_environment() -> None:
+    terminal = replace(ENVOY, is_on_terminal=True)
+    assert made(STATIC, facts=terminal).processes[1].group == SHARED
+    planned = plan(STATIC, app=("app",), facts=terminal, run_dir=Path("/run/krun"), app_stdin=NULL)
+    assert planned.processes[1].group != SHARED
+
+
+def test_helpers_are_out_of_reach_of_the_terminal_and_of_stdin() -> None:
+    for spec in made({**STATIC, **KEYS}).processes:
+        if spec.name != "app":
+            assert (spec.group, spec.stdin, spec.is_helper) == ("session", "null", True)
+
+
+@pytest.mark.parametrize(
+    ("hboned", "sshd", "keys", "warning"),
+    [
+        (None, "/opt/krun-sshd", {}, "inbound tunnels are off: hboned is not installed"),
+        (None, None, KEYS, "inbound tunnels are off: hboned is not installed"),
+        ("/opt/hboned", None, KEYS, "SSH_AUTH is set, and krun-sshd is not installed: no debug shell"),
+        ("/opt/hboned", None, {}, ""),
+        ("/opt/hboned", "/opt/krun-sshd", KEYS, ""),
+    ],
+)
+def test_missing_helper_is_at_most_one_warning(
+    hboned: str | None, sshd: str | None, keys: dict[str, str], warning: str
+) -> None:
+    planned = made({**STATIC, **keys}, facts=Facts(envoy="/opt/envoy", hboned=hboned, sshd=sshd))
+    assert planned.warnings == ((warning,) if warning else ())
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"PORT": "8080"}, "port 8080: wanted by hboned (PORT) and the application (PORT_http)"),
+        ({"PORT": "15000"}, "port 15000: wanted by Envoy's admin and hboned (PORT)"),
+        (
+            {"KRUN_STATUS_PORT": "15009"},
+            "port 15009: wanted by krun-launch's status (KRUN_STATUS_PORT) and hboned (PORT)",
+        ),
+        ({"PORT_http": "15022"}, "port 15022: wanted by krun-sshd and the application (PORT_http)"),
+    ],
+)
+def test_two_uses_of_one_port_are_a_contradiction(extra: dict[str, str], message: str) -> None:
+    with pytest.raises(Misconfigured) as caught:
+        made({**STATIC, **extra})
+    assert caught.value.message == message
+    assert caught.value.hint
+
+
+def test_mode_none_needs_an_application() -> None:
+    with pytest.raises(Misconfigured, match="nothing to run"):
+        made({"KRUN_MODE": "none"}, app=())
