@@ -19,14 +19,12 @@ from krun_testbed import apps, processes
 
 INIT = ["krun-launch", "--init", "--"]
 HANDLES = (
-    "import signal, sys, time\n"
-    "def end(number, frame):\n"
-    "    print('app got', signal.Signals(number).name, flush=True)\n"
-    "    sys.exit(41)\n"
-    "for name in ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1'):\n"
-    "    signal.signal(getattr(signal, name), end)\n"
+    "import signal, sys\n"
+    "names = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)\n"
+    "signal.pthread_sigmask(signal.SIG_BLOCK, names)\n"
     "print('app is up', flush=True)\n"
-    "while True: time.sleep(60)\n"
+    "print('app got', signal.Signals(signal.sigwait(names)).name, flush=True)\n"
+    "sys.exit(41)\n"
 )
 APP = shlex.join([sys.executable, "-I", "-c", HANDLES])
 
@@ -209,7 +207,7 @@ def test_pipeline_below_pid_1_drains_on_sigterm(alone: dict[str, str]) -> None:
     with processes.start([*_namespace(), *INIT, "sh", "-c", script], env=alone) as running:
         running.wait_for("app is up")
         os.kill(processes.children(running.pid)[0], signal.SIGTERM)
-        assert running.wait() == 41
+        assert running.wait() == 41, running.said()
         assert "app got SIGTERM" in running.stdout
 
 

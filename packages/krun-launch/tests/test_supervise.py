@@ -336,7 +336,7 @@ def test_bad_certificate_set_while_running_is_logged_and_the_old_one_stays(
 
 def test_interactive_application_shares_the_terminal(alone: dict[str, str]) -> None:
     code = (
-        "import os, signal, sys; signal.signal(signal.SIGINT, lambda n, f: (print('app got it'), sys.exit(5)));"
+        "import os, signal, sys; signal.signal(signal.SIGINT, lambda n, f: (os.write(1, b'app got it'), sys.exit(5)));"
         "print('same group', os.tcgetpgrp(0) == os.getpgrp(), flush=True); signal.pause()"
     )
     argv = ["setsid", "--ctty", "--wait", "krun-launch", "--no-env", "--", sys.executable, "-I", "-c", code]
