@@ -41,15 +41,23 @@ class Failed(click.ClickException):
 
 @dataclass
 class Clock:
-    """Prints each step as it begins, and how long it took when it ends."""
+    """Prints each step as it begins, and how long it took when it ends; an interrupted one is the last."""
 
     taken: list[tuple[str, float]] = field(default_factory=list)
+    interrupted: int = 0
+
+    def interrupt(self, number: int, _: object) -> None:
+        """A signal handler. The exception alone is not enough: Python drops one that is raised in a destructor."""
+        self.interrupted = number
+        sys.exit(128 + number)
 
     @contextlib.contextmanager
     def step(self, name: str, text: str) -> Iterator[None]:
         click.echo(f"\n{len(self.taken) + 1}. {name}: {text}")
         started = time.monotonic()
         yield
+        if self.interrupted:
+            sys.exit(128 + self.interrupted)
         self.taken.append((name, time.monotonic() - started))
 
     def table(self) -> str:
@@ -280,8 +288,9 @@ def tell(clock: Clock, folder: Path) -> None:
 def main() -> None:
     """Run the demo: two plain programs in a mesh, in about ten seconds, on loopback only."""
     # Ctrl-C and SIGTERM end the story in order: what was started is stopped, the folder goes.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     clock = Clock()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, clock.interrupt)
     click.echo("krun: two programs that know nothing of a mesh talk over mTLS.")
     with tempfile.TemporaryDirectory(prefix="krun-demo-") as name:
         folder = Path(name)
