@@ -53,5 +53,5 @@ soak: setup
 	@KRUN_SOAK=1 HYPOTHESIS_PROFILE=soak $(BIN)/python -m krun_testbed.tiers --timeout=3600
 
 clean:
-	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@rm -rf $(VENV) dist packages/*/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache uv.lock
+	@find . \( -name __pycache__ -o -name '*.egg-info' \) -type d -prune -exec rm -rf {} +

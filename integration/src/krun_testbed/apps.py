@@ -35,7 +35,9 @@ class Handler(BaseHTTPRequestHandler):
             case "env":
                 self._answer(json.dumps(dict(os.environ)))
             case "headers":
-                self._answer(json.dumps({key.lower(): value for key, value in self.headers.items()}))
+                names = sorted({name.lower() for name in self.headers})
+                # All values of a header that came twice: a forged one must not hide behind the true one.
+                self._answer(json.dumps({name: ", ".join(self.headers.get_all(name, [])) for name in names}))
             case "sleep":
                 print("sleeping", flush=True)
                 time.sleep(float(rest[0]))

@@ -79,3 +79,15 @@ def test_it_listens_on_its_loopback_address_only(public: str, address: str) -> N
         daemon.wait_for("ready")
         assert processes.listens(address, port)
         assert not processes.listens(other, port)
+
+
+def test_a_file_given_as_a_flag_wins_over_the_environment_and_two_flags_contradict(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("no key at all\n")
+    won = processes.run(["krun-sshd", "--authorized-keys", str(file)], env=processes.environment(SSH_AUTH="x"))
+    assert won.returncode == 78
+    assert str(file) in won.stderr
+    both = processes.run(["krun-sshd", "--auth", "x", "--authorized-keys", str(file)])
+    assert both.returncode == 78
+    assert "--auth and --authorized-keys: both are given" in both.stderr
+    assert "hint: give one of them" in both.stderr

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\b
 Examples:
   SSH_AUTH="$(cat ~/.ssh/id_ed25519.pub)" krun-sshd
-  krun-sshd --authorized-keys /etc/krun/authorized_keys --host-key /etc/krun/host_key
+  krun-sshd --authorized-keys /etc/krun/keys --host-key /etc/krun/host_key
   ssh -o ProxyCommand='hbone https://SERVICE.run.app/_hbone/22' debug
 """
 
@@ -78,6 +78,7 @@ def command(
     """
     log.configure(tool="krun-sshd", level=log_level, style=log_format)
     _check_loopback(loopback)
+    _check_one_source(authorized_keys)
     entries = _entries(keys=keys, path=authorized_keys)
 
     # asyncio and asyncssh cost 0.25 s to import: after all that can be wrong without them.
@@ -110,6 +111,13 @@ def _check_loopback(address: str) -> None:
             f"KRUN_LOOPBACK is {address!r}, which is not a loopback address",
             hint="give one of 127.0.0.0/8 or ::1; to listen elsewhere use --bind",
         )
+
+
+def _check_one_source(path: Path | None) -> None:
+    """A file given as a flag wins over SSH_AUTH of the environment; two flags contradict each other."""
+    source = click.get_current_context().get_parameter_source("keys")
+    if path is not None and source == click.core.ParameterSource.COMMANDLINE:
+        raise errors.Misconfigured("--auth and --authorized-keys: both are given", hint="give one of them")
 
 
 def _entries(*, keys: str | None, path: Path | None) -> tuple[access.Entry, ...]:
