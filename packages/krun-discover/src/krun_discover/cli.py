@@ -36,7 +36,7 @@ Examples:
 logger = logging.getLogger(__name__)
 
 
-@click.command(epilog=EPILOG, context_settings={"max_content_width": 80})
+@click.command(epilog=EPILOG, context_settings={"max_content_width": 80, "help_option_names": ["-h", "--help"]})
 @click.option(
     "--mesh",
     "mesh_text",
