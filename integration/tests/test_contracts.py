@@ -79,6 +79,22 @@ def test_every_variable_in_the_source_is_declared(package: str) -> None:
     assert strays == []
 
 
+# krun-launch hands the service account on, and does not read it itself: the mark goes with that row.
+UNUSED = pytest.mark.xfail(reason="WORKLOAD_SERVICE_ACCOUNT", strict=False)
+
+
+@pytest.mark.parametrize(
+    "package", [pytest.param(name, marks=[UNUSED] if name == "krun-launch" else []) for name in tables.PACKAGES]
+)
+def test_every_declared_variable_is_in_the_source(package: str) -> None:
+    # hgate's flags for its tunnels are hbone's.
+    homes = [package, "hbone"] if package == "hgate" else [package]
+    texts = {str(value) for home in homes for _, _, value in literals(home, str)}
+    declared = contract(package).READS | contract(package).SETS
+    used = {name for name in declared for text in texts if re.search(rf"\b{name.removesuffix('*')}", text)}
+    assert declared - used == set()
+
+
 @pytest.mark.parametrize("command", tables.COMMANDS)
 def test_every_variable_of_the_command_line_is_declared(command: str) -> None:
     package = tables.COMMANDS[command]
