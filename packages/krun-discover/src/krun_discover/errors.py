@@ -83,10 +83,23 @@ def report(*, tool: str, error: click.ClickException) -> int:
 
 def run(command: click.Command, *, tool: str) -> NoReturn:
     """Run a click command as the process: its result is the exit status, its failures become the last line."""
+    _open_standard_streams()
     status = _status(command, tool=tool)
     if status:
         _tell_init(tool=tool, status=status)
     sys.exit(status)
+
+
+def _open_standard_streams() -> None:
+    """Open what the caller has closed of 0, 1 and 2: the next pipe or socket would get its number, and its readers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free is this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
 def _status(command: click.Command, *, tool: str) -> int:
@@ -113,6 +126,7 @@ def _status(command: click.Command, *, tool: str) -> int:
 def _tell_init(*, tool: str, status: int) -> None:
     """Report a failure to the ``krun-launch --init`` above us: a pipeline hides all statuses but its last."""
     pipe = os.environ.get("KRUN_INIT_FD", "")
-    if pipe.isdecimal():
+    # Below 3 are our streams; a number that is longer is no descriptor.
+    if pipe.isdecimal() and len(pipe) < 10 and int(pipe) > 2:
         with contextlib.suppress(OSError):
             os.write(int(pipe), f"failed {tool} {int(status)}\n".encode())
