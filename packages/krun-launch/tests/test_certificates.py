@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import logging
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -71,7 +73,30 @@ def test_a_file_that_cannot_be_read_is_named(source: Path, name: str, content: b
 def test_a_folder_in_place_of_a_file_is_named(source: Path) -> None:
     (source / "private_key.pem").unlink()
     (source / "private_key.pem").mkdir()
-    assert "private_key.pem: cannot be read: Is a directory" in failure(source).message
+    assert "private_key.pem: cannot be read: it is not a file" in failure(source).message
+
+
+def test_a_pipe_in_place_of_a_file_is_named_and_not_waited_for(source: Path) -> None:
+    (source / "private_key.pem").unlink()
+    os.mkfifo(source / "private_key.pem")
+    assert "private_key.pem: cannot be read: it is not a file" in failure(source).message
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("certificates.pem", "certificates.pem: its key is of no known kind"),
+        ("ca_certificates.pem", "certificates.pem: is not signed by a root in ca_certificates.pem"),
+    ],
+)
+def test_a_key_of_an_unknown_kind_is_named_and_no_bug(source: Path, name: str, message: str) -> None:
+    certificate = x509.load_pem_x509_certificate((source / name).read_bytes())
+    # The object identifier of P-256, and one that nobody knows.
+    known, unknown = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d03017f")
+    changed = certificate.public_bytes(serialization.Encoding.DER).replace(known, unknown)
+    text = base64.encodebytes(changed).decode()
+    (source / name).write_text(f"-----BEGIN CERTIFICATE-----\n{text}-----END CERTIFICATE-----\n")
+    assert message in failure(source).message
 
 
 def test_an_expired_certificate_says_since_when(source: Path, authority: Authority) -> None:
@@ -197,6 +222,36 @@ def test_a_target_that_cannot_be_written_is_named(source: Path) -> None:
         keeper(source).install()
 
 
+def test_a_set_is_placed_before_it_is_verified_so_that_envoy_boots_meanwhile(
+    source: Path, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = keeper(source)
+    kept.place()
+    placed = live(source)
+    # What is verified is what was placed, not what has come since.
+    renew(source, authority, spiffe_id="spiffe://other.test/ns/demo/sa/default")
+    with caplog.at_level(logging.INFO):
+        identity = kept.verify()
+    assert identity.spiffe_id == OURS
+    assert live(source) == placed
+    (record,) = caplog.records
+    fields = record.fields  # type: ignore[attr-defined]
+    assert fields["identity"] == OURS
+    assert fields["expires"] == f"{identity.expires:%Y-%m-%dT%H:%M:%SZ}"
+    assert not kept.refresh()
+    assert live(source) == placed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_that_is_no_pem_is_named_before_envoy_reads_it(source: Path, name: str) -> None:
+    (source / name).write_text("words\n")
+    kept = keeper(source)
+    with pytest.raises(Misconfigured) as caught:
+        kept.place()
+    assert caught.value.message.startswith(f"{source / name}: ")
+    assert not (source.parent / "run").exists()
+
+
 def test_nothing_changed_is_nothing_done(source: Path) -> None:
     kept = keeper(source)
     kept.install()
@@ -246,7 +301,7 @@ def test_a_set_that_does_not_fit_is_logged_once_and_the_old_one_stays(
         renew(source, authority)
         assert kept.refresh()
     assert caplog.records[-1].getMessage() == "certificates replaced"
-    assert set(caplog.records[-1].fields) == {"source", "fingerprint", "expires"}  # type: ignore[attr-defined]
+    assert set(caplog.records[-1].fields) == {"source", "identity", "fingerprint", "expires"}  # type: ignore[attr-defined]
     assert live(source) != before
 
 

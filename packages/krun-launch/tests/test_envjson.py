@@ -55,12 +55,18 @@ def test_no_bytes_are_a_bug(data: bytes) -> None:
         ('{"": "c"}', "'' is not the name of a variable"),
         ('{"A": "\\u0000"}', "'A': no process can hold it"),
         ('{"A": "\\ud800"}', "'A': no process can hold it"),
+        ('{"A": "b", "A": "b"}', "'A' is in it twice"),
+        ("\ufeff[]", "not a JSON object"),
         ("{" * 100_000, "not JSON"),
     ],
 )
 def test_what_is_malformed_is_named(text: str, message: str) -> None:
     with pytest.raises(Malformed, match=message.replace("(", r"\(")):
         envjson.parse(text.encode(), name="stdin", is_whole=True)
+
+
+def test_byte_order_mark_is_ignored() -> None:
+    assert envjson.parse(b'\xef\xbb\xbf{"A": "b"}', name="stdin", is_whole=True) == {"A": "b"}
 
 
 def test_bytes_that_are_no_text_are_malformed() -> None:

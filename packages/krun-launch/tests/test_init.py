@@ -40,6 +40,15 @@ def test_reports_come_in_any_pieces(noise: list[bytes]) -> None:
     assert whole.failed[-1] == ("krun-launch", 78)
 
 
+@pytest.mark.parametrize("line", [b"launch ", b"failed x "])
+def test_number_that_is_none_is_passed_over(line: bytes) -> None:
+    reports = Reports()
+    # Longer than int() takes, and in two pieces, as a pipe gives it.
+    reports.feed(line + b"9" * 4000)
+    reports.feed(b"9" * 4000 + b"\nlaunch 7\n")
+    assert (reports.launch, reports.failed) == (7, [])
+
+
 @pytest.mark.parametrize(
     ("failed", "own", "status"),
     [

@@ -40,8 +40,9 @@ def test_holder_of_the_same_port_on_another_address_is_nobody(address: str) -> N
 
 def test_address_that_is_not_ours_is_refused_with_the_reason() -> None:
     # TEST-NET-1, RFC 5737: on no machine.
-    with pytest.raises(Misconfigured, match="for hboned: Cannot assign requested address"):
+    with pytest.raises(Misconfigured, match="for hboned: Cannot assign requested address") as caught:
         ports.check([Port(name="hboned", host="192.0.2.1", number=15009, variable="PORT")])
+    assert caught.value.hint == "192.0.2.1 is no address of this machine: see KRUN_BIND and KRUN_LOOPBACK"
 
 
 def test_connections_that_linger_do_not_count(address: str) -> None:

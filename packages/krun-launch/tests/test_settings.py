@@ -29,6 +29,11 @@ def test_hboned_is_on_all_addresses_only_where_the_platform_demands_it(env: dict
     assert settings(env).bind == bind
 
 
+def test_no_grace_at_all_needs_no_drain_to_be_set() -> None:
+    found = settings({"KRUN_GRACE": "0"})
+    assert (found.drain, found.kill_after) == (0, 0)
+
+
 def test_short_grace_leaves_time_for_both() -> None:
     found = settings({"KRUN_GRACE": "0.4"})
     assert 0 < found.drain < found.grace
@@ -43,6 +48,7 @@ def test_short_grace_leaves_time_for_both() -> None:
         ({"KRUN_READY_TIMEOUT": "inf"}, ("KRUN_READY_TIMEOUT",)),
         ({"KRUN_APP_TIMEOUT": "nan"}, ("KRUN_APP_TIMEOUT",)),
         ({"PORT": "0"}, ("PORT",)),
+        ({"PORT": "9" * 5000}, ("PORT",)),
         ({"PORT_http": "http"}, ("PORT_http",)),
         ({"KRUN_STATUS_PORT": "65536"}, ("KRUN_STATUS_PORT",)),
         ({"KRUN_BIND": "localhost"}, ("KRUN_BIND",)),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -100,6 +102,89 @@ def test_application_holds_no_descriptor_of_ours(alone: dict[str, str]) -> None:
     code = "import os; print(sorted(int(n) for n in os.listdir('/proc/self/fd'))[:-1])"
     _, stdout, _ = launch(*SHOW, code, env=alone)
     assert stdout.strip() == "[0, 1, 2]"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_stream_that_is_closed_is_dev_null_and_not_a_pipe_of_ours(closed: str, alone: dict[str, str]) -> None:
+    # Without --no-env: a pipe of our own as number 0 would be read as the environment.
+    done = processes.run(
+        ["sh", "-c", f"krun-launch -- sh -c 'readlink /proc/$$/fd/* >$OUT; exit 5' {closed}"],
+        env={**alone, "KRUN_ENV_TIMEOUT": "1", "OUT": "/dev/null"},
+        stdin=None,
+    )
+    assert done.returncode == 5
+
+
+def test_error_is_a_status_when_nobody_can_read_it(alone: dict[str, str]) -> None:
+    done = processes.run(["sh", "-c", "krun-launch --grace soon -- true 2>&-"], env=alone, stdin=None)
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("number", ["0", "1", "2", "63", "9" * 30, "9" * 5000])
+def test_number_of_inits_pipe_that_is_none_is_passed_over(number: str, alone: dict[str, str]) -> None:
+    argv = ["krun-launch", "--env", "-", "--", "sh", "-c", "echo $A; exit 5"]
+    done = processes.run(argv, env={**alone, "KRUN_INIT_FD": number}, stdin='{"A": "b"}')
+    assert (done.returncode, done.stdout) == (5, "b\n")
+    assert "launch " not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_environment_that_is_too_large_names_the_variable(alone: dict[str, str]) -> None:
+    done = processes.run(["krun-launch", "--", "true"], env=alone, stdin=json.dumps({"BIG": "x" * 1_000_000}))
+    assert done.returncode == 126
+    assert "app: true cannot be run: Argument list too long" in done.stderr
+    assert "look at BIG first" in done.stderr
+
+
+def test_no_process_left_for_the_application_is_126(alone: dict[str, str]) -> None:
+    # Counted for each user: 12345 is nobody's.
+    argv = ["prlimit", "--nproc=1", "setpriv", "--reuid=12345", "krun-launch", "--no-env", "--", "true"]
+    done = processes.run(argv, env=alone, stdin=None)
+    assert done.returncode == 126
+    assert "app: no process can be made: Resource temporarily unavailable" in done.stderr
+
+
+COUNTS = """
+import os, signal, sys, time
+from krun_launch.loop import Loop, Signalled
+from krun_launch.signals import Signals
+from krun_launch.spawn import SHARED, ProcessSpec, spawn
+with Signals() as signals:
+    # One of those that are queued: each that is sent is counted.
+    signal.signal(signal.SIGRTMIN, lambda number, frame: None)
+    loop, seen = Loop(signals), 0
+    def count(timeout):
+        global seen
+        seen += sum(event == Signalled(number=signal.SIGRTMIN) for event in loop.turn(timeout))
+    print("up", flush=True)
+    while not seen:
+        count(1)
+    for _ in range(300):
+        spawn(ProcessSpec(name="x", argv=("true",), env=os.environ, group=SHARED))
+        count(0)
+    print("spawned", flush=True)
+    while sys.stdin.read(1):
+        pass
+    count(0)
+    print("seen", seen, flush=True)
+"""
+
+
+def test_signal_to_the_group_during_a_start_is_not_counted_twice(alone: dict[str, str]) -> None:
+    with processes.start([*SHOW, COUNTS], env=alone, stdin=subprocess.PIPE) as running:
+        running.wait_for("up")
+        sent = 0
+
+        def send() -> bool:
+            nonlocal sent
+            os.killpg(running.pid, signal.SIGRTMIN)
+            sent += 1
+            return "spawned" in running.stdout
+
+        processes.wait_until(send, what="all are spawned", poll=0.0003)
+        assert running.process.stdin is not None
+        running.process.stdin.close()
+        assert int(running.wait_for(r"seen (\d+)$")[1]) == sent
 
 
 def test_application_leads_a_group_of_its_own_without_a_terminal(alone: dict[str, str]) -> None:

@@ -32,6 +32,7 @@ def test_probe(env: dict[str, str], asked: str) -> None:
         {"STARTUP_PROBE_TCP": "9000", "STARTUP_PROBE_HTTP": "/x"},
         {"STARTUP_PROBE_TCP": "port"},
         {"STARTUP_PROBE_TCP": "0"},
+        {"STARTUP_PROBE_TCP": "9" * 5000},
         {"STARTUP_PROBE_TCP": "example.com:80"},
         {"STARTUP_PROBE_HTTP": "healthy"},
         {"STARTUP_PROBE_HTTP": "https://127.0.0.1/"},

@@ -61,7 +61,7 @@ def test_application_starts_after_envoy_and_15009_opens_after_the_application(
         running.wait_for(READY)
         assert processes.listens(address, 15009)
         steps = re.findall(r'step done step="?([^"\n]*?)"? at_ms', running.stderr)
-        assert steps == ["envoy", "envoy ready", "app", "app answers", "hboned", "hboned listens"]
+        assert steps == ["envoy", "certificates", "envoy ready", "app", "app answers", "hboned", "hboned listens"]
         assert running.terminate() == 0
 
 

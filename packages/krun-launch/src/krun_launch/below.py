@@ -41,14 +41,17 @@ def has_children() -> bool:
     return True
 
 
-def sweep() -> None:
-    """Kill all that is below us, until nothing is left or PATIENCE is over."""
+def sweep() -> int:
+    """Kill all that is below us, until nothing is left or PATIENCE is over; return how many there were."""
+    killed: set[int] = set()
     deadline = time.monotonic() + PATIENCE
     reap()
     while has_children() and time.monotonic() < deadline:
         for pid in below(os.getpid()):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
         # SIGCHLD interrupts nothing here, and the wait is for the kernel: a millisecond or two.
         time.sleep(0.002)
         reap()
+    return len(killed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
+import stat
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +30,9 @@ HINT = f"KRUN_CERTS is a folder with {CHAIN} (the workload's first), {KEY} and {
 LIVE = "live"
 GENERATION = "gen-"
 MAX_CHAIN = 8
+LIMIT = 1 << 20  # bytes of one file; a chain is a few thousand
+# What a file of each kind holds, whatever else is in it.
+MARKS = {CHAIN: b"-----BEGIN CERTIFICATE-----", KEY: b"PRIVATE KEY-----", ROOTS: b"-----BEGIN CERTIFICATE-----"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,21 +62,34 @@ class Keeper:
         self._trust_domain = trust_domain
         self._seen: tuple[tuple[int, ...], ...] = ()
         self._complaint = ""
+        self._placed: dict[str, bytes] = {}
+
+    def place(self) -> None:
+        """Make the set the live one before it is verified, for an Envoy that boots meanwhile; ``verify`` must follow.
+
+        Raises Misconfigured for what can be seen without cryptography, whose import takes as long as Envoy's boot.
+        """
+        seen = self._state()
+        self._placed = _read(self._source)
+        if any(MARKS[name] not in data for name, data in self._placed.items()):
+            # In our words, before Envoy finds its own.
+            self._check(self._placed)
+        self._copy(self._placed)
+        self._seen = seen
+
+    def verify(self) -> Identity:
+        """Check the set that was placed; raises Misconfigured when it does not fit."""
+        identity = self._check(self._placed)
+        log.info("certificates installed", extra={"fields": _fields(identity, source=self._source)})
+        return identity
 
     def install(self) -> Identity:
         """Check the set and make it the live one; raises Misconfigured when it does not fit."""
         # The state before reading: a file that changes after it was read is seen as a change the next time.
         seen = self._state()
         content = _read(self._source)
-        now = _now()
-        identity = _verify(content, directory=self._source, trust_domain=self._trust_domain, now=now)
-        try:
-            self._write(content)
-        except OSError as error:
-            raise Misconfigured(
-                f"{self._target}: certificates cannot be copied: {error.strerror}",
-                hint="set KRUN_RUN_DIR to a folder that can be written",
-            ) from error
+        identity = self._check(content)
+        self._copy(content)
         self._seen, self._complaint = seen, ""
         return identity
 
@@ -95,9 +111,20 @@ class Keeper:
                     extra={"fields": {"source": str(self._source), "reason": error.message}},
                 )
             return False
-        fields = {"source": str(self._source), "fingerprint": identity.fingerprint, "expires": identity.expires}
-        log.info("certificates replaced", extra={"fields": fields})
+        log.info("certificates replaced", extra={"fields": _fields(identity, source=self._source)})
         return True
+
+    def _check(self, content: dict[str, bytes]) -> Identity:
+        return _verify(content, directory=self._source, trust_domain=self._trust_domain, now=_now())
+
+    def _copy(self, content: dict[str, bytes]) -> None:
+        try:
+            self._write(content)
+        except OSError as error:
+            raise Misconfigured(
+                f"{self._target}: certificates cannot be copied: {error.strerror}",
+                hint="set KRUN_RUN_DIR to a folder that can be written",
+            ) from error
 
     def _state(self) -> tuple[tuple[int, ...], ...]:
         """What tells one state of the files from another; stat follows links, so that ..data of a volume is seen."""
@@ -118,14 +145,30 @@ class Keeper:
         link.symlink_to(folder.name)
         link.replace(self._target / LIVE)
         for path in old:
+            # Late: it imports every compressor, and at the start there is nothing old.
+            import shutil
+
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _fields(identity: Identity, *, source: Path) -> dict[str, object]:
+    return {
+        "source": str(source),
+        "identity": identity.spiffe_id,
+        "fingerprint": identity.fingerprint,
+        "expires": f"{identity.expires:%Y-%m-%dT%H:%M:%SZ}",
+    }
 
 
 def _read(directory: Path) -> dict[str, bytes]:
     content = {}
     for name in NAMES:
         try:
-            content[name] = (directory / name).read_bytes()
+            # Looked at before it is opened: opening a pipe that nobody writes to would wait for ever.
+            if not stat.S_ISREG((directory / name).stat().st_mode):
+                raise Misconfigured(f"{directory / name}: cannot be read: it is not a file", hint=HINT)
+            with (directory / name).open("rb") as file:
+                content[name] = file.read(LIMIT)
         except OSError as error:
             raise Misconfigured(f"{directory / name}: cannot be read: {error.strerror}", hint=HINT) from error
     return content
@@ -153,7 +196,7 @@ def _certificates(data: bytes, *, path: Path) -> list[x509.Certificate]:
 
     try:
         return x509.load_pem_x509_certificates(data)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise Misconfigured(f"{path}: holds no certificate that can be read: {error}", hint=HINT) from error
 
 
@@ -179,7 +222,11 @@ def _check_key(data: bytes, *, leaf: x509.Certificate, directory: Path) -> None:
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         # The reason is not shown: a parser's words may quote the file, and this one is a secret.
         raise Misconfigured(f"{directory / KEY}: holds no private key without a password", hint=HINT) from error
-    if key.public_key() != leaf.public_key():
+    try:
+        expected = leaf.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise Misconfigured(f"{directory / CHAIN}: its key is of no known kind: {error}", hint=HINT) from error
+    if key.public_key() != expected:
         raise Misconfigured(
             f"{directory / KEY}: is not the key of {CHAIN}",
             hint="both files must come from one renewal; the workload's certificate is the first in its file",
@@ -191,7 +238,7 @@ def _spiffe_id(leaf: x509.Certificate, *, path: Path, trust_domain: str) -> str:
 
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         uris = []
     else:
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
@@ -228,10 +275,10 @@ def _check_signatures(
 
 
 def _issuer(certificate: x509.Certificate, *, among: list[x509.Certificate]) -> x509.Certificate | None:
-    from cryptography.exceptions import InvalidSignature
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
     for candidate in among:
-        with contextlib.suppress(ValueError, TypeError, InvalidSignature):
+        with contextlib.suppress(ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             certificate.verify_directly_issued_by(candidate)
             return candidate
     return None

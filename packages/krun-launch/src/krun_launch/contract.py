@@ -60,6 +60,7 @@ LOG_FIELDS = frozenset(
         "duration_ms",
         "expires",
         "fingerprint",
+        "identity",
         "mode",
         "part",
         "pid",

@@ -29,10 +29,13 @@ def describe(plan: Plan, *, env: Mapping[str, str]) -> str:
             "kill_after_s": plan.settings.kill_after,
         },
     }
-    return json.dumps(document, indent=2, ensure_ascii=False)
+    # ASCII: an argument may hold bytes that no encoding of stdout has.
+    return json.dumps(document, indent=2)
 
 
 def _step(step: Step) -> dict[str, Any]:
+    if step.checks_certificates:
+        return {"step": step.name, "check": "certificates"}
     if step.wait is None:
         return {"step": step.name, "start": step.part}
     return {"step": step.name, "wait_for": str(step.wait), "of": step.part, "at_most_s": step.timeout}

@@ -111,9 +111,11 @@ class Ending:
             status = self._parts.statuses.get(APP, 128 + now.number)
             log.warning("second signal: killed", extra={"fields": self._fields(signal=signals.name(now.number))})
             self._kill()
+        failure = self._cause.failure
+        status = status if failure is None else int(failure.exit_code)
         log.log(self._level, "ended", extra={"fields": self._fields(status=status)})
-        if self._cause.failure is not None:
-            raise self._cause.failure
+        if failure is not None:
+            raise failure
         return status
 
     def _in_order(self) -> None:
@@ -215,7 +217,12 @@ class Ending:
         left = self._start + self._plan.settings.kill_after - time.monotonic()
         if left <= 0:
             raise _Late
-        self._supervisor.collect(min(timeout, left))
+        for name in self._supervisor.collect(min(timeout, left)):
+            # hboned ends by itself when its last tunnel does; Envoy's death cuts requests that were waited for.
+            if name == ENVOY and self._supervisor.step != HELPERS_END:
+                log.warning(
+                    "died before its turn", extra={"fields": self._fields(part=name, step=self._supervisor.step)}
+                )
         self._act_on_signals()
 
     def _act_on_signals(self) -> None:

@@ -16,6 +16,7 @@ from krun_launch.signals import HARMLESS, Signals
 log = logging.getLogger(__name__)
 
 PROGRESS = 2.0  # seconds of silence after which a person is told what is waited for
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 LIMIT = 4 << 20  # bytes; far above what an execve could hand on
 
 
@@ -80,6 +81,8 @@ def read(descriptor: int, *, name: str, timeout: float, signals: Signals) -> dic
 
 def parse(data: bytes, *, name: str, is_whole: bool) -> dict[str, str] | None:
     """The object in the bytes; None when its end has not come yet, which ``is_whole`` rules out."""
+    # RFC 8259, section 8.1: a byte order mark may be ignored; editors write it.
+    data = data.removeprefix(BYTE_ORDER_MARK)
     if not data.strip():
         if is_whole:
             raise Misconfigured(
@@ -91,9 +94,12 @@ def parse(data: bytes, *, name: str, is_whole: bool) -> dict[str, str] | None:
         raise Malformed(f"environment from {name}: not a JSON object", hint="it is what krun-discover prints")
     if len(data) > LIMIT:
         raise Malformed(f"environment from {name}: more than {LIMIT} bytes")
+    # Parsed again with each piece that comes, unless it cannot be the last: pieces may be small, and the whole large.
+    if not is_whole and not data.rstrip().endswith(b"}"):
+        return None
     try:
         text = data.decode().strip()
-        value, end = json.JSONDecoder().raw_decode(text)
+        value, end = json.JSONDecoder(object_pairs_hook=lambda pairs: _object(pairs, name=name)).raw_decode(text)
     except (ValueError, RecursionError) as error:
         if not is_whole:
             return None
@@ -101,6 +107,15 @@ def parse(data: bytes, *, name: str, is_whole: bool) -> dict[str, str] | None:
     if text[end:].strip():
         raise Malformed(f"environment from {name}: not JSON: more than one value")
     return _checked(value, name=name)
+
+
+def _object(pairs: list[tuple[str, object]], *, name: str) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise Malformed(f"environment from {name}: {key!r} is in it twice", hint="keep one of them")
+        found[key] = value
+    return found
 
 
 def _checked(value: Mapping[object, object], *, name: str) -> dict[str, str]:

@@ -36,9 +36,9 @@ class Reports:
         self._rest = self._rest[-LINE_LIMIT:]
         for line in lines:
             match line.decode("ascii", errors="replace").split():
-                case ["launch", pid] if pid.isdecimal():
+                case ["launch", pid] if _is_number(pid):
                     self.launch = int(pid)
-                case ["failed", tool, status] if status.isdecimal():
+                case ["failed", tool, status] if _is_number(status):
                     self.failed.append((tool, int(status)))
 
     def status(self, own: int) -> int:
@@ -50,6 +50,11 @@ class Reports:
         if own == 0 or ("krun-launch", int(Exit.MISCONFIGURED)) not in self.failed:
             return own
         return next((status for tool, status in self.failed if tool != "krun-launch" and status), own)
+
+
+def _is_number(text: str) -> bool:
+    """Tell a pid or status from what anybody may write; int() refuses thousands of digits."""
+    return text.isdecimal() and len(text) < 10
 
 
 class Init:
@@ -89,6 +94,7 @@ class Init:
 
     def _wait(self) -> int:
         """Until the command has ended, and a krun-launch that outlived its shell."""
+        # Only of these two: orphans come and go for as long as we live, and a pid comes again.
         statuses: dict[int, int] = {}
         while True:
             for event in self._loop.turn(None):
@@ -96,7 +102,10 @@ class Init:
                     case Signalled(number=number):
                         self._forward(number)
                     case Died(pid=pid, status=status):
-                        statuses[pid] = status
+                        # A krun-launch may have reported just before it died.
+                        self._read()
+                        if pid in (self._main, self._reports.launch):
+                            statuses[pid] = status
             if self._main in statuses:
                 launch = self._reports.launch
                 if launch is None or launch not in below.below(os.getpid()):

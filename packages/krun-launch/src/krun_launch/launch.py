@@ -67,14 +67,16 @@ def launch(request: Request, *, env: Mapping[str, str]) -> int:
 
 def _tell_init(env: Mapping[str, str]) -> int | None:
     """Say to the init above which process is to get the signals; return its pipe, which nothing we start may hold."""
-    pipe = env.get("KRUN_INIT_FD", "")
-    if not pipe.isdecimal() or not envjson.is_pipe(int(pipe)):
+    text = env.get("KRUN_INIT_FD", "")
+    # Below 3 are our streams; a number that is longer is no descriptor.
+    pipe = int(text) if text.isdecimal() and len(text) < 10 else 0
+    if pipe < 3 or not envjson.is_pipe(pipe):
         return None
-    os.set_inheritable(int(pipe), False)
+    os.set_inheritable(pipe, False)
     # An init that is gone already is seen by the supervisor.
-    with contextlib.suppress(BrokenPipeError):
-        os.write(int(pipe), f"launch {os.getpid()}\n".encode())
-    return int(pipe)
+    with contextlib.suppress(OSError):
+        os.write(pipe, f"launch {os.getpid()}\n".encode())
+    return pipe
 
 
 def _environment(request: Request, *, env: Mapping[str, str], arriving: Signals) -> tuple[dict[str, str], str]:
@@ -118,17 +120,12 @@ def _run(made: Plan, *, signals: Signals, init: int | None, keeps_run_dir: bool)
     if certificates is None:
         return Supervisor(made, signals=signals, init=init).run()
     # Late: certificates and ports are not the business of mode none.
-    import datetime
-
     from krun_launch import ports
-    from krun_launch.certificates import Keeper, check
+    from krun_launch.certificates import Keeper
 
-    check(certificates.source, trust_domain=certificates.trust_domain, now=datetime.datetime.now(datetime.UTC))
     ports.check(made.ports)
     with rundir.written(made.run_dir, files=made.files, is_kept=keeps_run_dir):
         target = Path(made.run_dir, "certs")
         keeper = Keeper(source=certificates.source, target=target, trust_domain=certificates.trust_domain)
-        identity = keeper.install()
-        fields = {"source": identity.spiffe_id, "fingerprint": identity.fingerprint, "expires": identity.expires}
-        log.info("certificates installed", extra={"fields": fields})
-        return Supervisor(made, signals=signals, init=init, refresh=keeper.refresh).run()
+        keeper.place()
+        return Supervisor(made, signals=signals, init=init, keeper=keeper).run()

@@ -27,11 +27,12 @@ KILL = 9  # SIGKILL
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step of the start: a process to start, or something to wait for; the next waits until it is done."""
+    """One step of the start: a process to start, something to check or to wait for; the next waits until it is done."""
 
     name: str
     part: str
     start: ProcessSpec | None = None
+    checks_certificates: bool = False
     wait: Probe | None = None
     timeout: float = 0.0  # seconds
     setting: str = ""  # the variable that sets the timeout
@@ -190,11 +191,13 @@ def _envoy_steps(env: Mapping[str, str], *, settings: Settings, envoy: str, run_
     argv = static_envoy.argv(
         envoy=envoy,
         run_dir=run_dir,
-        log_level=env.get("ENVOY_LOG_LEVEL") or "warning",
+        log_level=static_envoy.log_level(env),
         drain_seconds=max(1, math.ceil(settings.drain)),
     )
     return (
         Step(name="envoy", part=ENVOY, start=_helper(ENVOY, argv=argv, env=environments.envoy(env))),
+        # While Envoy boots: it takes as long to be ready as the check takes, and nobody can use it before.
+        Step(name="certificates", part=ENVOY, checks_certificates=True),
         Step(
             name="envoy ready",
             part=ENVOY,

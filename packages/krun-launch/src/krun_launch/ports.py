@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import sys
@@ -37,6 +38,10 @@ def _failure(port: Port, error: OSError) -> Misconfigured:
     by = holder(port.host, port.number)
     why = error.strerror or str(error)
     hint = f"stop it, or set {port.variable}" if port.variable else "stop it, or set KRUN_LOOPBACK to another address"
+    if error.errno == errno.EADDRNOTAVAIL:
+        hint = f"{port.host} is no address of this machine: see KRUN_BIND and KRUN_LOOPBACK"
+    elif error.errno == errno.EACCES:
+        hint = f"ports below 1024 are root's: set {port.variable} to another" if port.variable else ""
     return Misconfigured(
         f"port {port.number} on {port.host}, for {port.name}: {why}{f', by {by}' if by else ''}", hint=hint
     )

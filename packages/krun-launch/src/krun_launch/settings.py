@@ -43,7 +43,7 @@ def settings(env: Mapping[str, str]) -> Settings:
     loopback = _address(env, "KRUN_LOOPBACK", default="127.0.0.1")
     grace = seconds(env, "KRUN_GRACE", default=10.0)
     drain = seconds(env, "KRUN_DRAIN", default=min(4.0, grace / 2))
-    if drain >= grace:
+    if drain >= grace > 0:
         raise Misconfigured(
             f"KRUN_DRAIN={drain:g} and KRUN_GRACE={grace:g}: waiting for requests is a part of the whole end",
             hint="make KRUN_DRAIN less than KRUN_GRACE",
@@ -76,9 +76,14 @@ def seconds(env: Mapping[str, str], name: str, *, default: float) -> float:
 def port(env: Mapping[str, str], name: str, *, default: int) -> int:
     """A TCP port number."""
     text = env.get(name) or str(default)
-    if not text.isascii() or not text.isdecimal() or not 0 < int(text) < 65536:
-        raise Misconfigured(f"{name}={text!r}: not a port number")
+    if not is_port(text):
+        raise Misconfigured(f"{name}={text[:20]!r}: not a port number", hint="a number from 1 to 65535")
     return int(text)
+
+
+def is_port(text: str) -> bool:
+    """Tell whether a text is a TCP port number: isdecimal() takes digits of all scripts, int() only some thousands."""
+    return text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536
 
 
 def _address(env: Mapping[str, str], name: str, *, default: str) -> str:
@@ -86,4 +91,4 @@ def _address(env: Mapping[str, str], name: str, *, default: str) -> str:
     try:
         return str(ipaddress.IPv4Address(text))
     except ValueError:
-        raise Misconfigured(f"{name}={text!r}: not an IPv4 address") from None
+        raise Misconfigured(f"{name}={text!r}: not an IPv4 address", hint=f"leave it out for {default}") from None

@@ -5,6 +5,7 @@ Not subprocess: its import costs more than all of this, and it knows no parent-d
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -55,14 +56,24 @@ def spawn(spec: ProcessSpec) -> int:
     """Start the process and return its pid.
 
     Raises:
-        NotFound, CannotRun: exec failed; no process is left behind.
+        NotFound, CannotRun: fork or exec failed; no process is left behind.
     """
     parent = os.getpid()
     reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        _child(spec, parent=parent, writer=writer)
-    os.close(writer)
+    # Until the child has its own dispositions: it would note a signal in our pipe, as if it had come to us.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _child(spec, parent=parent, writer=writer)
+    except OSError as error:
+        os.close(reader)
+        raise CannotRun(
+            f"{spec.name}: no process can be made: {error.strerror}", hint="see the limits of processes and memory"
+        ) from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         failure = pipe.read()
     if failure:
@@ -88,8 +99,7 @@ def _prepare(spec: ProcessSpec, *, parent: int) -> None:
     elif spec.group in (GROUP, FOREGROUND):
         os.setpgid(0, 0)
     if spec.group == FOREGROUND:
-        # A background process that does this is stopped, unless it ignores that signal.
-        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        # A background process that does this is stopped by SIGTTOU, unless it is blocked, as it is now.
         os.tcsetpgrp(0, os.getpgrp())
     prctl.die_with_parent(spec.death_signal, parent=parent)
     if spec.stdin == NULL:
@@ -98,9 +108,14 @@ def _prepare(spec: ProcessSpec, *, parent: int) -> None:
             os.dup2(descriptor, 0)
     if spec.is_helper:
         os.dup2(2, 1)
+        # What somebody above has left open is the application's business at most.
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - no need of paths
+            with contextlib.suppress(OSError):
+                os.set_inheritable(int(name), int(name) < 3)
     for descriptor in spec.inherited_fds:
         os.set_inheritable(descriptor, True)
-    # exec keeps the mask, and ignored signals ignored (Python ignores SIGPIPE and SIGXFSZ): a program expects neither.
+    # exec keeps ignored signals ignored (Python ignores SIGPIPE and SIGXFSZ): a program expects neither.
+    # The mask comes last: what was held back so far takes the child with it, as it should.
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
@@ -115,6 +130,9 @@ def _failure(spec: ProcessSpec, *, number: int) -> Failure:
             return CannotRun(f"{what} cannot be run: the interpreter in its first line is missing", hint=f"see {found}")
         return NotFound(f"{what} is not found", hint="give a path, or a name in PATH")
     hint = "a script needs a first line such as #!/bin/sh" if number == errno.ENOEXEC else ""
+    if number == errno.E2BIG:
+        name = max(spec.env, key=lambda name: len(spec.env[name]), default="PATH")
+        hint = f"arguments and environment are too large for a process; look at {name} first (Linux: 128 KiB each)"
     return CannotRun(f"{what} cannot be run: {os.strerror(number)}", hint=hint)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from krun_launch.errors import Misconfigured
-from krun_launch.settings import Settings
+from krun_launch.settings import Settings, is_port
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def app_probe(env: Mapping[str, str], *, settings: Settings) -> Probe:
 
 def _host_port(variable: str, text: str, *, host: str, port: int) -> tuple[str, int]:
     given_host, _, given_port = text.rpartition(":")
-    if not given_port.isascii() or not given_port.isdecimal() or not 0 < int(given_port) < 65536:
+    if not is_port(given_port):
         raise Misconfigured(f"{variable}={text!r}: no port number in it")
     given_host = {"": host, "localhost": "127.0.0.1"}.get(given_host, given_host)
     try:

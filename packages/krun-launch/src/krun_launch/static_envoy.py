@@ -7,9 +7,9 @@ from pathlib import Path
 
 from krun_launch import envoy_inbound, envoy_outbound
 from krun_launch.envoy_tls import Json, secrets, socket_address, typed
-from krun_launch.static_settings import ADMIN_PORT, READS, StaticSettings, settings
+from krun_launch.static_settings import ADMIN_PORT, READS, StaticSettings, log_level, settings
 
-__all__ = ["READS", "StaticSettings", "argv", "files", "settings"]
+__all__ = ["READS", "StaticSettings", "argv", "files", "log_level", "settings"]
 
 # Envoy warns at its start when there is no limit; descriptors end long before this one.
 MAX_CONNECTIONS = 1_000_000

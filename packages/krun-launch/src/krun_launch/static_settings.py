@@ -10,10 +10,12 @@ from pathlib import Path
 
 from krun_launch.contract import PORTS
 from krun_launch.errors import Misconfigured
+from krun_launch.settings import is_port
 
 # What is read here: contract.py declares it for the package.
 READS = frozenset(
     {
+        "ENVOY_LOG_LEVEL",
         "KRUN_GATEWAY",
         "KRUN_LOOPBACK",
         "KRUN_MESH_NAMESPACES",
@@ -36,6 +38,9 @@ PASSTHROUGH_PORT = 15443
 # RFC 1123 §2.1, as Kubernetes has it for namespaces; also what makes a value safe inside the Lua text.
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\.?")
+# A label as a rule; the node id in Envoy's bootstrap takes a little more.
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+LOG_LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
 # SPIFFE-ID §2.1.
 TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 
@@ -68,7 +73,7 @@ def settings(env: Mapping[str, str], *, run_dir: Path) -> StaticSettings:
         run_dir=run_dir,
         loopback=_loopback(env),
         namespace=namespace,
-        name=env.get("WORKLOAD_NAME") or namespace,
+        name=_name(env, default=namespace),
         trust_domain=_trust_domain(env),
         gateway_host=gateway_host,
         gateway_port=gateway_port,
@@ -83,13 +88,14 @@ def settings(env: Mapping[str, str], *, run_dir: Path) -> StaticSettings:
 def _loopback(env: Mapping[str, str]) -> str:
     text = env.get("KRUN_LOOPBACK") or "127.0.0.1"
     try:
-        address = ipaddress.ip_address(text)
+        # No IPv6: our own ports are dialled and checked in one family.
+        address = ipaddress.IPv4Address(text)
     except ValueError:
         address = None
     if address is None or not address.is_loopback:
         raise Misconfigured(
             f"KRUN_LOOPBACK: {text!r} is not a loopback address",
-            hint="use an address of 127.0.0.0/8, or ::1: what listens there must not be reached from outside",
+            hint="use an address of 127.0.0.0/8: what listens there must not be reached from outside",
         )
     return str(address)
 
@@ -122,7 +128,8 @@ def _gateway(env: Mapping[str, str]) -> tuple[str, int]:
         return _host_port("KRUN_GATEWAY", text)
     mesh = env.get("MESH") or ""
     if mesh.startswith("static:"):
-        return _host_port("MESH", mesh.removeprefix("static:"))
+        # The same default as krun-discover's.
+        return _host_port("MESH", mesh.removeprefix("static:"), default=PASSTHROUGH_PORT)
     if host := env.get("MCON_ADDR"):
         return _host("MCON_ADDR", host), PASSTHROUGH_PORT
     raise Misconfigured(
@@ -131,9 +138,12 @@ def _gateway(env: Mapping[str, str]) -> tuple[str, int]:
     )
 
 
-def _host_port(variable: str, text: str) -> tuple[str, int]:
+def _host_port(variable: str, text: str, *, default: int | None = None) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
-    if not colon:
+    has_port = colon and not text.endswith("]")
+    if not has_port and default is not None:
+        return _host(variable, text), default
+    if not has_port:
         raise Misconfigured(f"{variable}: {text!r} has no port", hint="HOST:PORT, or [IPV6]:PORT")
     return _host(variable, host), _port(variable, port)
 
@@ -158,15 +168,31 @@ def _label(env: Mapping[str, str], variable: str, *, default: str) -> str:
     return text
 
 
+def _name(env: Mapping[str, str], *, default: str) -> str:
+    text = env.get("WORKLOAD_NAME") or default
+    if not NAME.fullmatch(text):
+        raise Misconfigured(
+            f"WORKLOAD_NAME: {text!r} is not the name of a workload", hint="letters, digits, dashes, dots, 253 at most"
+        )
+    return text
+
+
+def log_level(env: Mapping[str, str]) -> str:
+    """Envoy's own log level, which it would refuse in its words, and too late."""
+    text = env.get("ENVOY_LOG_LEVEL") or "warning"
+    if text not in LOG_LEVELS:
+        raise Misconfigured(f"ENVOY_LOG_LEVEL={text!r}: no log level of Envoy", hint=f"one of {', '.join(LOG_LEVELS)}")
+    return text
+
+
 def _port_of(env: Mapping[str, str], variable: str, *, default: int) -> int:
     text = env.get(variable)
     return _port(variable, text) if text else default
 
 
 def _port(variable: str, text: str) -> int:
-    # isdecimal() alone takes digits of other scripts, and int() takes signs and blanks.
-    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536):
-        raise Misconfigured(f"{variable}: {text!r} is not a port", hint="a number from 1 to 65535")
+    if not is_port(text):
+        raise Misconfigured(f"{variable}: {text[:20]!r} is not a port", hint="a number from 1 to 65535")
     return int(text)
 
 

@@ -23,12 +23,14 @@ from krun_launch.spawn import SHARED, CannotRun, NotFound, ProcessSpec
 from krun_launch.startup_probe import Probe
 
 if TYPE_CHECKING:
+    from krun_launch.certificates import Keeper
     from krun_launch.probe import Exchange
 
 log = logging.getLogger(__name__)
 
 ATTEMPT = 5.0  # seconds for one answer of a probe
-PAUSES = (0.005, 0.05)  # seconds between attempts: the first, and the longest
+PAUSES = (0.002, 0.05)  # seconds between attempts: the shortest, and the longest
+LATE = 0.05  # of the time waited so far: how much later than it could a step may go on
 REFRESH = 2.0  # seconds between looks at the certificates
 
 
@@ -58,7 +60,7 @@ class Supervisor:
         *,
         signals: Signals,
         init: int | None = None,
-        refresh: Callable[[], object] | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.plan = plan
         self.loop = Loop(signals)
@@ -66,10 +68,11 @@ class Supervisor:
         self.pending: deque[int] = deque()
         self.step = "start"
         self.is_ready = False
+        self.is_ending = False
         if init is not None:
             # Nothing is read from it: poll(2) reports by itself that the other end of the pipe is gone.
             self.loop.watch(init, 0, lambda: self._init_died(init))
-        self._refresh = refresh
+        self._keeper = keeper
         self._is_shared = any(spec.group == SHARED for spec in plan.processes)
         self._start = time.monotonic()
         # Alone with its application, krun-launch says no more than its one warning.
@@ -85,12 +88,15 @@ class Supervisor:
         status = self._serve_status()
         try:
             cause = self._live()
+            self.is_ending = True
             # Late: the application starts sooner.
             from krun_launch.ending import Ending
 
             return Ending(self, cause=cause).run()
         finally:
-            below.sweep()
+            if count := below.sweep():
+                # What an application that ended, or went into the background, has left.
+                log.log(self.level, "killed what was left", extra={"fields": {"count": count}})
             if status is not None:
                 status()
 
@@ -101,8 +107,10 @@ class Supervisor:
     def _init_died(self, pipe: int) -> None:
         """The init was killed, in a place where the kernel does not end all with it: we do, in order."""
         self.loop.unwatch(pipe)
-        log.warning("krun-launch --init above is gone: ending")
-        self.pending.append(signal.SIGTERM)
+        # In an end that is under way it would be a second signal, and cut it short.
+        if not self.is_ending:
+            log.warning("krun-launch --init above is gone: ending")
+            self.pending.append(signal.SIGTERM)
 
     def _serve_status(self) -> Callable[[], None] | None:
         if not self.plan.status_host:
@@ -123,9 +131,9 @@ class Supervisor:
                 self._take(step)
             self._set_ready()
             while True:
-                self.turn(None if self._refresh is None else REFRESH)
-                if self._refresh is not None:
-                    self._refresh()
+                self.turn(None if self._keeper is None else REFRESH)
+                if self._keeper is not None:
+                    self._keeper.refresh()
         except Ended as ended:
             return ended.cause
         except Failure as failure:
@@ -137,6 +145,8 @@ class Supervisor:
         self.turn(0)
         if step.start is not None:
             self._spawn(step.start)
+        if step.checks_certificates and self._keeper is not None:
+            self._keeper.verify()
         if step.wait is not None:
             self._wait(step, step.wait)
         log.log(self.level, "step done", extra={"fields": {"step": step.name, "at_ms": self._at_ms()}})
@@ -159,8 +169,9 @@ class Supervisor:
         return round((time.monotonic() - self._start) * 1000)
 
     def _wait(self, step: Step, probe: Probe) -> None:
-        deadline = time.monotonic() + step.timeout
-        pause, longest = PAUSES
+        start = time.monotonic()
+        deadline = start + step.timeout
+        shortest, longest = PAUSES
         while not self._is_up(probe, limit=min(ATTEMPT, deadline - time.monotonic())):
             left = deadline - time.monotonic()
             if left <= 0:
@@ -168,8 +179,8 @@ class Supervisor:
                     f"{step.name}: {step.part} did not answer on {probe} within {step.timeout:g} s",
                     hint=f"see what {step.part} says above; {step.setting} sets the limit",
                 )
-            self.turn(min(pause, left))
-            pause = min(pause * 1.5, longest)
+            pause = (time.monotonic() - start) * LATE
+            self.turn(min(max(pause, shortest), longest, left))
 
     def _is_up(self, probe: Probe, *, limit: float) -> bool:
         # Late: mode none asks nobody.
