@@ -12,8 +12,8 @@ import pytest
 from hbone.client import Client, Settings
 from hbone.errors import DeadlinePassed, Failure, Unreachable
 from hbone.events import StreamOpened
-from hbone.session import Stream
 from hbone.stop import run
+from hbone.stream import Stream
 from hbone.tokens import Source
 from hbone.tunnel import NO_ERROR, REFUSED_STREAM, Connection
 from hbone.urls import parse_url
@@ -67,7 +67,9 @@ def test_answer_that_never_comes_is_a_deadline(address: str) -> None:
 Answer = Callable[[Connection, int], None]
 
 
-async def served(address: str, answer: Answer, work: Callable[[Client, int], Awaitable[None]]) -> int:
+async def served(
+    address: str, answer: Answer, work: Callable[[Client, int], Awaitable[None]], *, answer_timeout: float = 5.0
+) -> int:
     """Run ``work`` with a client and the port of a server that answers each stream as told; count its connections."""
     connections = 0
 
@@ -83,7 +85,10 @@ async def served(address: str, answer: Answer, work: Callable[[Client, int], Awa
             writer.write(core.data_to_send())
         writer.close()
 
-    async with await asyncio.start_server(serve, address, 0) as server, opening(settings()) as client:
+    async with (
+        await asyncio.start_server(serve, address, 0) as server,
+        opening(settings(answer_timeout=answer_timeout)) as client,
+    ):
         await work(client, server.sockets[0].getsockname()[1])
     return connections
 
@@ -109,6 +114,15 @@ def test_room_of_tunnels_that_ended_is_used_again(address: str) -> None:
             stream.release()
 
     assert asyncio.run(served(address, accept, work)) == 1
+
+
+def test_connection_without_an_answer_in_time_is_not_used_again(address: str) -> None:
+    async def work(client: Client, port: int) -> None:
+        for _ in range(2):
+            with pytest.raises(DeadlinePassed):
+                await client.open(parse_url(f"http://{address}:{port}/_hbone/22"))
+
+    assert asyncio.run(served(address, lambda core, stream: None, work, answer_timeout=0.2)) == 2
 
 
 def test_refused_stream_is_asked_for_again(address: str) -> None:

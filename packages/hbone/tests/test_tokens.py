@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hbone.errors import Denied, Failure, Misconfigured
+from hbone.errors import DeadlinePassed, Denied, Failure, Misconfigured
 from hbone.tokens import Source, Tokens, claims_of, fresh_until
 
 NOW = 1_000_000.0
@@ -124,3 +124,20 @@ def test_file_is_read_each_time(tmp_path: Path) -> None:
 def test_both_sources_contradict() -> None:
     with pytest.raises(Misconfigured):
         Tokens(Source(command="x", file="y"))
+
+
+@pytest.mark.loopback
+def test_who_waits_for_a_hanging_command_fails_with_it_and_not_after_it() -> None:
+    async def main() -> float:
+        tokens = Tokens(Source(command="sleep 60"), timeout=0.3)
+        started = asyncio.get_running_loop().time()
+        found = await asyncio.gather(*(tokens.find(f"https://{n}") for n in range(20)), return_exceptions=True)
+        assert {type(error) for error in found} == {DeadlinePassed}
+        return asyncio.get_running_loop().time() - started
+
+    assert asyncio.run(main()) < 20 * 0.3 / 2
+
+
+@pytest.mark.parametrize("exp", [float("nan"), float("inf"), 10**400])
+def test_end_of_life_that_is_no_time_is_not_believed(exp: float) -> None:
+    assert fresh_until(jwt(iat=0, exp=exp), now=1000.0) == 1060.0

@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 
+import hpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -273,6 +274,17 @@ def test_no_single_frame_raises(kind: int, flags: int, stream: int, body: bytes)
     for end in (pair.server, pair.client):
         end.receive(frame)
         end.data_to_send()
+
+
+@pytest.mark.parametrize("status", ["", "2x", "-1", "0200", "²00", "9" * 5000])  # int() raises at 4300 digits
+def test_status_that_is_none_is_0(status: str) -> None:
+    pair = Pair()
+    stream = pair.open()
+    block = hpack.Encoder().encode([(":status", status.encode())])
+    header = len(block).to_bytes(3, "big") + bytes([1, 4]) + stream.to_bytes(4, "big")
+    assert pair.client.receive(header + block) in ([], [ResponseReceived(stream=stream, status=0)]) or (
+        pair.client.is_ended
+    )
 
 
 def test_http_1_is_told_goodbye() -> None:

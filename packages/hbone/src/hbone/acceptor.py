@@ -1,10 +1,11 @@
-"""Accepts local TCP connections until told to stop, and runs one task for each."""
+"""Accepts TCP connections until told to stop, and runs one task for each."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
+import contextlib
 import logging
+import resource
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -13,17 +14,22 @@ from hbone.stop import Stop
 
 log = logging.getLogger(__name__)
 
-# Of accept(2): what is wrong with the machine for now, not with the listener.
-PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 PAUSE = 0.1  # seconds, until files may have been closed
+QUIET = 10.0  # seconds between two lines that say the same
+OWN_FILES = 64  # what the process itself needs: the rest is for connections, two for each
+
+Serve = Callable[[socket.socket, str], Awaitable[None]]
 
 
-async def accept(
-    listener: socket.socket, *, stop: Stop, serve: Callable[[sockets.Socket, str], Awaitable[None]]
-) -> None:
-    """Serve connections until ``stop`` drains; return when the last one is done. Closes the listener."""
+async def accept(listener: socket.socket, *, stop: Stop, serve: Serve) -> None:
+    """Serve connections until ``stop`` drains; return when the last one is done. Closes the listener.
+
+    ``serve`` is given a connection and its peer's name. As many run at once as there are files for: the others wait
+    in the kernel, as there is then no file to lead them on by either.
+    """
+    room = asyncio.Semaphore(max(1, (raise_file_limit() - OWN_FILES) // 2))
     async with asyncio.TaskGroup() as group:
-        accepting = group.create_task(_accept(listener, group=group, serve=serve))
+        accepting = group.create_task(_accept(listener, group=group, serve=serve, room=room))
         try:
             await stop.draining.wait()
         finally:
@@ -32,29 +38,43 @@ async def accept(
             listener.close()
 
 
-async def _accept(
-    listener: socket.socket, *, group: asyncio.TaskGroup, serve: Callable[[sockets.Socket, str], Awaitable[None]]
-) -> None:
+def raise_file_limit() -> int:
+    """Open as many files as this user may; return how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # macOS has a limit of its own below the hard one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return 2**20 if soft == resource.RLIM_INFINITY else soft
+
+
+async def _accept(listener: socket.socket, *, group: asyncio.TaskGroup, serve: Serve, room: asyncio.Semaphore) -> None:
     loop = asyncio.get_running_loop()
+    said = -QUIET
     while True:
+        await room.acquire()
         try:
             connected, peer = await loop.sock_accept(listener)
         except OSError as error:
-            if error.errno not in PASSING:
-                continue  # this one connection was gone before it was taken (accept(2))
-            log.warning("cannot accept", extra={"fields": {"reason": error.strerror}})
+            room.release()
+            if loop.time() - said >= QUIET and not isinstance(error, ConnectionAbortedError):
+                said = loop.time()
+                log.warning("cannot accept", extra={"fields": {"reason": error.strerror}})
+            # Whatever accept(2) says, some of it is said again at once, without ever waiting: never try in a row.
             await asyncio.sleep(PAUSE)
             continue
-        group.create_task(_serve(connected, peer=f"{peer[0]}:{peer[1]}", serve=serve))
+        except BaseException:
+            room.release()
+            raise
+        task = group.create_task(_serve(connected, peer=f"{peer[0]}:{peer[1]}", serve=serve))
+        task.add_done_callback(lambda _: room.release())
+        await asyncio.sleep(0)  # a full backlog never waits either: the others have their turn
 
 
-async def _serve(
-    connected: socket.socket, *, peer: str, serve: Callable[[sockets.Socket, str], Awaitable[None]]
-) -> None:
-    local = sockets.Socket(connected)
+async def _serve(connected: socket.socket, *, peer: str, serve: Serve) -> None:
     try:
-        await serve(local, peer)
+        await serve(connected, peer)
     except Exception as error:  # noqa: BLE001 - a bug that one client meets must not end the others' tunnels
         log.error("a bug ended a connection", extra={"fields": {"peer": peer, "reason": repr(error)}})
     finally:
-        local.close(is_orderly=False)  # whoever served it in order has closed it already
+        # Whoever served it in order has closed it already.
+        sockets.Socket(connected).close(is_orderly=False)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from hbone import sockets, tls
 from hbone.errors import DeadlinePassed, Failure, Misconfigured, Unreachable
 from hbone.refusal import MAX_TEXT, Refused, refusal
-from hbone.session import Session, Stream, StreamBroken
+from hbone.session import Session
+from hbone.stream import Stream, StreamBroken
 from hbone.tokens import Source, Tokens
 from hbone.tunnel import CANCEL, Connection
 from hbone.urls import URL, Address
@@ -79,6 +80,8 @@ class Client:
                 stream.end()
         except TimeoutError as error:
             close_stream(stream)
+            # A dead connection looks like this for a quarter of an hour, until TCP gives up.
+            stream.retire()
             what = f"no answer from {url} within {self._settings.answer_timeout:g} s"
             raise DeadlinePassed(what, hint="see the server's log") from error
         except BaseException:
@@ -217,6 +220,8 @@ def failure_of(error: Refused | Failure) -> Failure:
 async def _keep(session: Session) -> None:
     try:
         await session.run()
+    except Exception as error:  # noqa: BLE001 - a bug that one server meets must not end the tunnels to others
+        log.error("a bug ended a connection", extra={"fields": {"reason": repr(error)}})
     finally:
         await session.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable
 
@@ -44,8 +45,8 @@ async def forward(*, listen: Address, url: URL, settings: Settings, stop: Stop) 
         client.check(url)
         listener = sockets.listen(listen.host, listen.port)
 
-        async def serve(local: sockets.Socket, peer: str) -> None:
-            await _serve(client=client, url=url, local=local, peer=peer)
+        async def serve(connected: socket.socket, peer: str) -> None:
+            await _serve(client=client, url=url, local=sockets.Socket(connected), peer=peer)
 
         log.info("ready", extra={"fields": {"address": sockets.name(listener), "url": str(url)}})
         try:

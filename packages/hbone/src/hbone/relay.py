@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from hbone.session import ENDED_NOW, Stream, StreamBroken, StreamStopped
+from hbone.stream import ENDED_NOW, Stream, StreamBroken, StreamStopped
 from hbone.tunnel import CANCEL, CONNECT_ERROR
 
 ENDED = "ended"
@@ -72,6 +72,11 @@ class Relay:
                 await self._inward()
                 if self._ends_with_peer:
                     outward.cancel()
+                else:
+                    # A silent local end would hide that the peer is gone: nothing is sent, so nobody would see it.
+                    stopped = group.create_task(self._stream.stopped.wait())
+                    stopped.add_done_callback(lambda _: outward.cancel())
+                    outward.add_done_callback(lambda _: stopped.cancel())
         except* (StreamBroken, _LocalBroken) as broken:
             self.reason = str(broken.exceptions[0])
 

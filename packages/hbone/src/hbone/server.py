@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import ssl
 import time
 from dataclasses import dataclass
 
 from hbone import sockets
+from hbone.acceptor import accept
 from hbone.offers import Offers, Refusal
 from hbone.relay import Relay
-from hbone.session import Session, Stream, StreamBroken
+from hbone.session import Session
 from hbone.stop import Stop
-from hbone.tunnel import Connection
+from hbone.stream import Stream, StreamBroken
+from hbone.tunnel import INTERNAL_ERROR, Connection
 
 log = logging.getLogger(__name__)
 
@@ -47,48 +50,56 @@ class Server:
         listener = sockets.listen(self._settings.bind, self._settings.port)
         address = sockets.name(listener)
         async with asyncio.TaskGroup() as group:
-
-            def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                if self._stop.draining.is_set():
-                    writer.transport.abort()  # its TLS handshake ended after we had closed the door
-                else:
-                    group.create_task(self._guard(reader, writer))
-
-            tls = self._settings.tls
-            server = await asyncio.start_server(
-                accepted, sock=listener, ssl=tls, ssl_handshake_timeout=HANDSHAKE_TIMEOUT if tls else None
-            )
+            group.create_task(accept(listener, stop=self._stop, serve=self._connection))
             log.info("ready", extra={"fields": {"address": address, "count": len(self._settings.offers.ports)}})
-            try:
-                await self._stop.draining.wait()
-            finally:
-                server.close()
+            await self._stop.draining.wait()
             for session in list(self._sessions):
                 session.drain()
 
-    async def _guard(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connection(self, connected: socket.socket, peer: str) -> None:
         try:
-            await self._connection(reader, writer)
-        except Exception as error:  # noqa: BLE001 - a bug that one client meets must not end the others' tunnels
-            log.error("a bug ended a connection", extra={"fields": {"reason": repr(error)}})
+            reader, writer = await self._greet(connected)
+        except OSError as error:  # of TLS, or the connection's
+            reason = getattr(error, "reason", None) or error.strerror or str(error)
+            log.warning("connection refused", extra={"fields": {"peer": peer, "reason": f"TLS failed: {reason}"}})
+            return
+        if self._stop.draining.is_set():
+            writer.transport.abort()  # its TLS handshake ended after we had closed the door
+            return
+        session = Session(reader=reader, writer=writer, core=Connection(client=False), hello=HANDSHAKE_TIMEOUT)
+        self._sessions.add(session)
+        try:
+            async with asyncio.TaskGroup() as group:
+                session.on_stream(lambda stream: group.create_task(self._stream(session, stream)))
+                try:
+                    await session.run()
+                finally:
+                    self._sessions.discard(session)
+                    await session.close()
+        finally:
+            if session.fault:
+                log.warning("connection refused", extra={"fields": {"peer": peer, "reason": session.fault}})
 
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        sockets.tune(writer.get_extra_info("socket"))
-        async with asyncio.TaskGroup() as group:
-            session = Session(reader=reader, writer=writer, core=Connection(client=False), hello=HANDSHAKE_TIMEOUT)
-            session.on_stream(lambda stream: group.create_task(self._stream(session, stream)))
-            self._sessions.add(session)
-            try:
-                await session.run()
-            finally:
-                self._sessions.discard(session)
-                await session.close()
+    async def _greet(self, connected: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Put asyncio's streams over the connection, and TLS between, if we serve it. Raises OSError."""
+        sockets.tune(connected)
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        tls = self._settings.tls
+        transport, _ = await loop.connect_accepted_socket(
+            lambda: protocol, connected, ssl=tls, ssl_handshake_timeout=HANDSHAKE_TIMEOUT if tls else None
+        )
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
     async def _stream(self, session: Session, stream: Stream) -> None:
         try:
             await self._tunnel(stream)
         except StreamBroken as error:
             log.info("tunnel refused", extra={"fields": {"target": stream.path[:100], "reason": str(error)}})
+        except Exception as error:  # noqa: BLE001 - a front has tunnels of many users in one connection
+            log.error("a bug ended a tunnel", extra={"fields": {"target": stream.path[:100], "reason": repr(error)}})
+            stream.reset(INTERNAL_ERROR)
         finally:
             session.forget(stream)
 
@@ -100,6 +111,7 @@ class Server:
         host = self._settings.loopback
         target = f"[{host}]:{found}" if ":" in host else f"{host}:{found}"
         started = time.monotonic()
+        stream.check()  # reset in the same breath: not worth a dial
         try:
             dialled = await sockets.dial(host, found, seconds=DIAL_TIMEOUT)
         except TimeoutError:

@@ -1,152 +1,24 @@
-"""One HTTP/2 connection on asyncio: feeds the core, and gives each stream a receive and a send with back pressure."""
+"""One HTTP/2 connection on asyncio: feeds the core, gives each stream its events, and bounds what a peer may cost."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable
 
 from hbone import events
-from hbone.tunnel import CANCEL, NO_ERROR, REFUSED_STREAM, Connection
+from hbone.allowance import Allowance
+from hbone.stream import ENDED_NOW, Stream, StreamBroken
+from hbone.tunnel import CANCEL, ENHANCE_YOUR_CALM, MAX_STREAMS, NO_ERROR, REFUSED_STREAM, Connection
 
 READ = 256 * 1024
 TURN = 64 * 1024  # bytes that one stream may send before the others have their turn
 # Answers to PING and SETTINGS that a peer leaves unread; data is bounded elsewhere, so more means ill will.
 MAX_BACKLOG = 1024 * 1024
 GOODBYE = 1.0  # seconds for the last bytes to leave a connection that is closed
-
-ENDED_NOW = "ended at once, by a signal"
-
-
-class StreamBroken(Exception):
-    """The stream is over before its end; ``is_safe`` says that the peer has surely done nothing with it."""
-
-    def __init__(self, reason: str, *, is_safe: bool = False) -> None:
-        super().__init__(reason)
-        self.is_safe = is_safe
-
-
-class StreamStopped(Exception):
-    """The peer has sent all, and wants nothing more from us: no error, there is just nobody to send to."""
-
-
-class Stream:
-    """One tunnel in the connection."""
-
-    def __init__(self, *, session: Session, number: int, method: str = "", path: str = "") -> None:
-        self.number = number
-        self.method = method
-        self.path = path
-        self.arrived = 0  # bytes of payload so far
-        self.peer_ended = asyncio.Event()
-        self._session = session
-        self._pending: deque[bytes] = deque()
-        self._status: int | None = None
-        self._broken: StreamBroken | None = None
-        self._is_stopped = False
-        self._readable = asyncio.Event()
-        self._writable = asyncio.Event()
-
-    async def status(self) -> int:
-        """The server's answer. Raises StreamBroken."""
-        while self._status is None:
-            self._check()
-            await self._wait(self._readable)
-        return self._status
-
-    async def receive(self) -> bytes:
-        """The next bytes, ``b""`` at the end. Raises StreamBroken. The caller acknowledges what it has handed on."""
-        while not self._pending:
-            self._check()
-            if self.peer_ended.is_set():
-                return b""
-            await self._wait(self._readable)
-        return self._pending.popleft()
-
-    def acknowledge(self, count: int) -> None:
-        self._session.core.acknowledge(self.number, count)
-        self._session.flush()
-
-    async def send(self, data: bytes) -> None:
-        """Send all of it, as the peer's window and the socket allow. Raises StreamBroken, StreamStopped."""
-        rest = memoryview(data)
-        while rest:
-            self._check()
-            if self._is_stopped:
-                raise StreamStopped
-            if not self._session.core.window(self.number):
-                await self._wait(self._writable)
-                continue
-            sent = await self._session.send(self, rest)
-            rest = rest[sent:]
-
-    def respond(self, status: int, text: str = "", *, headers: tuple[tuple[str, str], ...] = ()) -> None:
-        if self._broken is None:
-            self._session.core.respond(self.number, status, text=text, headers=headers)
-            self._session.flush()
-
-    def end(self) -> None:
-        """Say that we have sent all."""
-        self._session.core.end(self.number)
-        self._session.flush()
-
-    def reset(self, code: int) -> None:
-        self._session.core.reset(self.number, code)
-        self._session.flush()
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the whole connection is gone."""
-        return self._session.is_over
-
-    def release(self) -> None:
-        """The owner is done with the stream."""
-        self._session.forget(self)
-
-    async def discard(self, *, seconds: float) -> None:
-        """Read and drop what the peer still sends; after that time, tell it to stop (RFC 9113 §8.1)."""
-        try:
-            async with asyncio.timeout(seconds):
-                while data := await self.receive():
-                    self.acknowledge(len(data))
-        except TimeoutError:
-            self.reset(NO_ERROR)
-        except StreamBroken:
-            return
-
-    def opened(self, status: int) -> None:
-        self._status = status
-        self._readable.set()
-
-    def received(self, data: bytes) -> None:
-        self.arrived += len(data)
-        self._pending.append(data)
-        self._readable.set()
-
-    def ended(self) -> None:
-        self.peer_ended.set()
-        self._readable.set()
-
-    def has_room(self) -> None:
-        self._writable.set()
-
-    def broke(self, error: StreamBroken) -> None:
-        """The stream is gone; after the peer's orderly end that only means that it wants no more of us."""
-        if self.peer_ended.is_set():
-            self._is_stopped = True
-        else:
-            self._broken = error
-        self._readable.set()
-        self._writable.set()
-
-    def _check(self) -> None:
-        if self._broken is not None:
-            raise StreamBroken(str(self._broken), is_safe=self._broken.is_safe)
-
-    async def _wait(self, event: asyncio.Event) -> None:
-        event.clear()
-        await event.wait()
+LAST_BYTES = 10.0  # the same, when the last stream of a drained connection has just ended
+# Streams that the client opens and resets (CVE-2023-44487): nghttp2's defaults. Each costs us a dial, it nothing.
+RESETS, RESETS_PER_SECOND = 1000, 33
 
 
 class Session:
@@ -159,17 +31,25 @@ class Session:
         writer: asyncio.StreamWriter,
         core: Connection,
         hello: float,
+        last_bytes: float = LAST_BYTES,
     ) -> None:
-        """``hello`` is how many seconds the peer has until its first byte."""
+        """Seconds: ``hello`` until the peer has said what HTTP/2 begins with, ``last_bytes`` until it has read all."""
         self.core = core
         self.streams: dict[int, Stream] = {}
         self.is_over = False
+        self.fault = ""  # what the peer did wrong, once it has
         self._reader = reader
         self._writer = writer
         self._hello = hello
+        self._last_bytes = last_bytes
         self._opened: Callable[[Stream], object] | None = None
         self._turn = asyncio.Lock()  # one sender at a time: first come, first served, and one chunk of memory
         self._reason = "the connection was closed"
+        self._deadline = asyncio.timeout(None)
+        self._is_running = False
+        self._is_retired = False
+        loop = asyncio.get_running_loop()
+        self._resets = Allowance(burst=RESETS, per_second=RESETS_PER_SECOND, now=loop.time())
 
     def on_stream(self, opened: Callable[[Stream], object]) -> None:
         """Have ``opened`` called for each stream that the client opens (server side)."""
@@ -178,7 +58,7 @@ class Session:
     @property
     def has_room(self) -> bool:
         """Whether one more stream may be opened here."""
-        return not (self.is_over or self.core.is_draining) and len(self.streams) < self.core.limit
+        return not (self.is_over or self._is_retired or self.core.is_draining) and len(self.streams) < self.core.limit
 
     def open(self, *, scheme: str, authority: str, path: str, headers: tuple[tuple[str, str], ...]) -> Stream:
         number = self.core.open(scheme=scheme, authority=authority, path=path, headers=headers)
@@ -190,18 +70,17 @@ class Session:
         """Read until the connection ends. Streams that are open then are broken."""
         try:
             self.flush()
-            async with asyncio.timeout(self._hello):
-                data = await self._reader.read(READ)
-            while data and not self.is_over:
-                for event in self.core.receive(data):
-                    self._handle(event)
-                self.flush()
-                data = await self._reader.read(READ)
+            async with self._deadline:
+                self._is_running = True
+                if not self.is_over:
+                    self._expire(self._hello)
+                await self._read()
         except asyncio.CancelledError:
             self._reason = ENDED_NOW
             raise
         except TimeoutError:
-            self._reason = f"the peer said nothing within {self._hello:g} s"
+            if not self.is_over:
+                self._blame(f"the peer did not begin HTTP/2 within {self._hello:g} s")
         except OSError as error:
             self._reason = f"the connection was lost: {error}"
         finally:
@@ -209,12 +88,38 @@ class Session:
             for stream in self.streams.values():
                 stream.broke(StreamBroken(self._reason))
 
+    async def _read(self) -> None:
+        is_greeted = False
+        while data := await self._reader.read(READ):
+            for event in self.core.receive(data):
+                self._handle(event)
+                if self.fault:
+                    break
+            self.flush()
+            if self.fault:
+                return
+            if self.core.is_greeted and not is_greeted and not self.is_over:
+                is_greeted = True
+                self._expire(None)
+
+    def _expire(self, seconds: float | None) -> None:
+        if not self._deadline.expired():
+            now = asyncio.get_running_loop().time()
+            self._deadline.reschedule(None if seconds is None else now + seconds)
+
+    def _blame(self, fault: str, *, code: int = NO_ERROR) -> None:
+        """The peer's fault ends the connection."""
+        self.fault = self._reason = fault
+        self.core.close(code=code)
+        self.is_over = True
+
     def flush(self) -> None:
         """Hand what the core wants to send to the socket."""
         data = self.core.data_to_send()
         if data and not self._writer.is_closing():
             if self._writer.transport.get_write_buffer_size() > MAX_BACKLOG:
-                self._reason = "the peer does not read"
+                self.fault = self._reason = "the peer does not read"
+                self.is_over = True
                 self._writer.transport.abort()
             else:
                 self._writer.write(data)
@@ -227,7 +132,9 @@ class Session:
             count = min(self.core.window(stream.number), len(data), TURN)
             self.core.send(stream.number, bytes(data[:count]))
             self.flush()
-            return count
+        # A fast peer and a full local end would have the loop to themselves else: neither of them ever waits.
+        await asyncio.sleep(0)
+        return count
 
     def forget(self, stream: Stream) -> None:
         """The stream's owner is done with it."""
@@ -235,6 +142,10 @@ class Session:
         self.core.reset(stream.number, CANCEL)
         self.flush()
         self._finish_if_drained()
+
+    def retire(self) -> None:
+        """Open no new stream here."""
+        self._is_retired = True
 
     def drain(self) -> None:
         """Take no new stream, and close when the last one is done."""
@@ -260,27 +171,38 @@ class Session:
             self.core.close()
             self.flush()
             self._writer.close()  # run() sees the end
+            # The last bytes may take a while; but a peer that never reads them must not hold us.
+            if self._is_running:
+                self._expire(self._last_bytes)
 
     def _handle(self, event: events.Event) -> None:
         match event:
             case events.StreamOpened(stream=number, method=method, path=path):
-                stream = self.streams[number] = Stream(session=self, number=number, method=method, path=path)
-                if self._opened is not None:
-                    self._opened(stream)
+                self._begin(number, method=method, path=path)
             case events.WindowOpened(stream=0):
                 for stream in self.streams.values():
                     stream.has_room()
             case events.DrainRequested(last=last):
                 self._refuse_after(last)
             case events.ConnectionEnded(reason=reason):
-                self._reason = f"the connection broke the protocol: {reason}"
+                self.fault = self._reason = f"the connection broke the protocol: {reason}"
                 self.is_over = True
             case events.LimitChanged():
                 pass
             case _:
                 self._handle_stream(event)
 
+    def _begin(self, number: int, *, method: str, path: str) -> None:
+        # Streams that were reset count until their tasks have ended: for HTTP/2 alone they are gone at once.
+        if self._opened is None or len(self.streams) >= MAX_STREAMS:
+            self.core.reset(number, REFUSED_STREAM)
+            return
+        stream = self.streams[number] = Stream(session=self, number=number, method=method, path=path)
+        self._opened(stream)
+
     def _handle_stream(self, event: events.Event) -> None:
+        if isinstance(event, events.StreamReset) and not self.core.is_client:
+            self._count_reset()
         stream = self.streams.get(getattr(event, "stream", 0))
         if stream is None:
             return
@@ -296,6 +218,10 @@ class Session:
             case events.StreamReset(code=code):
                 is_safe = code == REFUSED_STREAM
                 stream.broke(StreamBroken(f"reset by the peer, error code {code}", is_safe=is_safe))
+
+    def _count_reset(self) -> None:
+        if not self._resets.spend(now=asyncio.get_running_loop().time()):
+            self._blame("the peer opens and resets streams too fast", code=ENHANCE_YOUR_CALM)
 
     def _refuse_after(self, last: int) -> None:
         """The peer will not look at streams beyond ``last`` (RFC 9113 §6.8): they may be tried elsewhere."""

@@ -19,6 +19,7 @@ COMMAND_TIMEOUT = 30.0  # seconds
 FRESH = 0.8  # of a token's life; then a new one is asked for
 # A token that is no JWT, or does not say how long it lives.
 UNKNOWN_LIFE = 60.0
+MAX_TIME = 1e11  # seconds since 1970; what is more is no time
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750 §2.1, so that it can break no header
 SOURCES = "--token-command (KRUN_ID_TOKEN_COMMAND) or --token-file (KRUN_ID_TOKEN_FILE)"
 
@@ -37,10 +38,11 @@ class Source:
 class Tokens:
     """Tokens by audience. The file is read each time, as others keep it fresh; the command's answer is kept."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, timeout: float = COMMAND_TIMEOUT) -> None:
         if source.command and source.file:
             raise Misconfigured("a token command and a token file are given", hint=f"give one of {SOURCES}")
         self.source = source
+        self._timeout = timeout
         self._argv = _words(source.command) if source.command else []
         self._kept: dict[str, tuple[str, float]] = {}
         self._asking = asyncio.Lock()
@@ -57,12 +59,17 @@ class Tokens:
             return _read(self.source.file)
         if not self._argv:
             return None
-        async with self._asking:  # a hundred tunnels at once need one token
-            token, until = self._kept.get(audience, ("", 0.0))
-            if time.time() >= until:
-                token = await self._ask(audience)
-                self._kept[audience] = (token, fresh_until(token, now=time.time()))
-            return token
+        try:
+            # Around the lock too: who waits for another's command fails when that does, not one after the other.
+            async with asyncio.timeout(self._timeout), self._asking:  # a hundred tunnels at once need one token
+                token, until = self._kept.get(audience, ("", 0.0))
+                if time.time() >= until:
+                    token = await self._ask(audience)
+                    self._kept[audience] = (token, fresh_until(token, now=time.time()))
+                return token
+        except TimeoutError as error:
+            what = f"no ID token from {self._argv[0]!r} within {self._timeout:g} s"
+            raise DeadlinePassed(what, hint="run the command by hand") from error
 
     def forget(self, audience: str) -> None:
         """The token was not accepted: the next one is a new one."""
@@ -78,12 +85,7 @@ class Tokens:
         except OSError as error:
             raise Misconfigured(f"cannot run the token command {argv[0]!r}: {error.strerror}") from error
         try:
-            async with asyncio.timeout(COMMAND_TIMEOUT):
-                said, _ = await process.communicate()
-        except TimeoutError as error:
-            raise DeadlinePassed(
-                f"no ID token from {argv[0]!r} within {COMMAND_TIMEOUT:g} s", hint="run the command by hand"
-            ) from error
+            said, _ = await process.communicate()
         finally:
             if process.returncode is None:
                 process.kill()
@@ -101,6 +103,8 @@ def fresh_until(token: str, *, now: float) -> float:
     claims = claims_of(token)
     issued, expires = claims.get("iat"), claims.get("exp")
     if not isinstance(expires, int | float):
+        return now + UNKNOWN_LIFE
+    if not (abs(expires) < MAX_TIME):  # nan, too
         return now + UNKNOWN_LIFE
     start = float(issued) if isinstance(issued, int | float) and issued <= now else now
     return start + FRESH * (float(expires) - start)

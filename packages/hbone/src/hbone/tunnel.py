@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterable, Sequence
 
 import h2.events
@@ -34,9 +35,11 @@ from hbone.events import (
 
 # Error codes of RFC 9113 §7 that a tunnel uses.
 NO_ERROR = 0x0
+INTERNAL_ERROR = 0x2
 REFUSED_STREAM = 0x7
 CANCEL = 0x8
 CONNECT_ERROR = 0xA
+ENHANCE_YOUR_CALM = 0xB
 
 MAX_STREAMS = 1000
 # What a peer may send on one stream before we have handed it on: the memory that one stalled tunnel can hold.
@@ -47,6 +50,7 @@ DEFAULT_WINDOW = 65535  # RFC 9113 §6.9.2
 # Before the peer's SETTINGS are here, how many streams we dare to open (RFC 9113 §6.5.2 recommends no less to servers).
 UNKNOWN_LIMIT = 100
 HEADER_LIST_LIMIT = 64 * 1024
+_STATUS = re.compile(r"[1-9][0-9]{2}")  # h2 takes thousands of digits too
 
 # At debug level hpack logs every header, tokens among them.
 logging.getLogger("hpack").setLevel(logging.WARNING)
@@ -57,6 +61,7 @@ class Connection:
 
     def __init__(self, *, client: bool, max_streams: int = MAX_STREAMS, stream_window: int = STREAM_WINDOW) -> None:
         self.is_client = client
+        self.is_greeted = False  # the peer's SETTINGS are here, with which HTTP/2 begins (RFC 9113 §3.4)
         self.is_ended = False  # after ConnectionEnded
         self.is_draining = False  # one of both sides has sent GOAWAY
         self.limit = UNKNOWN_LIMIT  # streams that the peer takes at once
@@ -164,11 +169,11 @@ class Connection:
             self._out += frames.goaway(last=frames.MAX_STREAM, code=NO_ERROR)
         self.is_draining = True
 
-    def close(self) -> None:
+    def close(self, *, code: int = NO_ERROR) -> None:
         """Say goodbye: the connection is closed after this."""
         if not self.is_ended:
             self._keep()
-            self._out += frames.goaway(last=self._h2.highest_inbound_stream_id, code=NO_ERROR)
+            self._out += frames.goaway(last=self._h2.highest_inbound_stream_id, code=code)
         self.is_ended = True
         self.open_streams.clear()
 
@@ -186,13 +191,14 @@ class Connection:
             case h2.events.DataReceived():
                 return self._received(event)
             case h2.events.RemoteSettingsChanged():
+                self.is_greeted = True
                 self.limit = self._h2.remote_settings.max_concurrent_streams
                 return [LimitChanged(streams=self.limit), WindowOpened(stream=0)]
             case h2.events.WindowUpdated(stream_id=stream) if not stream or stream in self.open_streams:
                 return [WindowOpened(stream=stream or 0)]
             case h2.events.ResponseReceived(stream_id=stream) if stream in self.open_streams:
                 status = _fields(event.headers).get(":status", "")
-                return [ResponseReceived(stream=stream, status=int(status) if status.isdecimal() else 0)]
+                return [ResponseReceived(stream=stream, status=int(status) if _STATUS.fullmatch(status) else 0)]
             case h2.events.StreamEnded(stream_id=stream) if stream in self.open_streams:
                 self._ended_by_peer.add(stream)
                 self._close_if_over(stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from dataclasses import dataclass
 
@@ -52,8 +53,8 @@ class Gateway:
                 client.check(url)
             listener = sockets.listen(listen.host, listen.port)
 
-            async def serve(local: sockets.Socket, peer: str) -> None:
-                await self._connection(client, local, peer)
+            async def serve(connected: socket.socket, peer: str) -> None:
+                await self._connection(client, sockets.Socket(connected), peer)
 
             fields = {"address": sockets.name(listener), "count": len(routes.urls)}
             log.info("ready", extra={"fields": fields})

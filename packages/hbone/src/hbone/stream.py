@@ -1,0 +1,152 @@
+"""One tunnel inside of an HTTP/2 connection: receives, sends and ends, with back pressure both ways."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from hbone.tunnel import NO_ERROR
+
+if TYPE_CHECKING:
+    from hbone.session import Session
+
+ENDED_NOW = "ended at once, by a signal"
+
+
+class StreamBroken(Exception):
+    """The stream is over before its end; ``is_safe`` says that the peer has surely done nothing with it."""
+
+    def __init__(self, reason: str, *, is_safe: bool = False) -> None:
+        super().__init__(reason)
+        self.is_safe = is_safe
+
+
+class StreamStopped(Exception):
+    """The peer has sent all, and wants nothing more from us: no error, there is just nobody to send to."""
+
+
+class Stream:
+    """One tunnel in the connection."""
+
+    def __init__(self, *, session: Session, number: int, method: str = "", path: str = "") -> None:
+        self.number = number
+        self.method = method
+        self.path = path
+        self.arrived = 0  # bytes of payload so far
+        self.peer_ended = asyncio.Event()
+        self._session = session
+        # In one piece: a peer that sends byte by byte must not cost an object for each.
+        self._pending = bytearray()
+        self._status: int | None = None
+        self._broken: StreamBroken | None = None
+        self.stopped = asyncio.Event()  # the peer has sent all, and takes nothing more
+        self._readable = asyncio.Event()
+        self._writable = asyncio.Event()
+
+    async def status(self) -> int:
+        """The server's answer. Raises StreamBroken."""
+        while self._status is None:
+            self.check()
+            await self._wait(self._readable)
+        return self._status
+
+    async def receive(self) -> bytes:
+        """The next bytes, ``b""`` at the end. Raises StreamBroken. The caller acknowledges what it has handed on."""
+        while not self._pending:
+            self.check()
+            if self.peer_ended.is_set():
+                return b""
+            await self._wait(self._readable)
+        data = bytes(self._pending)
+        self._pending.clear()
+        return data
+
+    def acknowledge(self, count: int) -> None:
+        self._session.core.acknowledge(self.number, count)
+        self._session.flush()
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it, as the peer's window and the socket allow. Raises StreamBroken, StreamStopped."""
+        rest = memoryview(data)
+        while rest:
+            self.check()
+            if self.stopped.is_set():
+                raise StreamStopped
+            if not self._session.core.window(self.number):
+                await self._wait(self._writable)
+                continue
+            sent = await self._session.send(self, rest)
+            rest = rest[sent:]
+
+    def respond(self, status: int, text: str = "", *, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        if self._broken is None:
+            self._session.core.respond(self.number, status, text=text, headers=headers)
+            self._session.flush()
+
+    def end(self) -> None:
+        """Say that we have sent all."""
+        self._session.core.end(self.number)
+        self._session.flush()
+
+    def reset(self, code: int) -> None:
+        self._session.core.reset(self.number, code)
+        self._session.flush()
+        self.broke(StreamBroken(f"reset by us, error code {code}"))
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the whole connection is gone."""
+        return self._session.is_over
+
+    def retire(self) -> None:
+        """The connection seems dead: it gets no new stream, and running ones go on."""
+        self._session.retire()
+
+    def release(self) -> None:
+        """The owner is done with the stream."""
+        self._session.forget(self)
+
+    async def discard(self, *, seconds: float) -> None:
+        """Read and drop what the peer still sends; after that time, tell it to stop (RFC 9113 §8.1)."""
+        try:
+            async with asyncio.timeout(seconds):
+                while data := await self.receive():
+                    self.acknowledge(len(data))
+        except TimeoutError:
+            self.reset(NO_ERROR)
+        except StreamBroken:
+            return
+
+    def opened(self, status: int) -> None:
+        self._status = status
+        self._readable.set()
+
+    def received(self, data: bytes) -> None:
+        self.arrived += len(data)
+        self._pending += data
+        self._readable.set()
+
+    def ended(self) -> None:
+        self.peer_ended.set()
+        self._readable.set()
+
+    def has_room(self) -> None:
+        self._writable.set()
+
+    def broke(self, error: StreamBroken) -> None:
+        """The stream is gone; after the peer's orderly end that only means that it wants no more of us."""
+        if self.peer_ended.is_set():
+            self.stopped.set()
+        else:
+            self._broken = error
+        self._readable.set()
+        self._writable.set()
+
+    def check(self) -> None:
+        """Raises StreamBroken when the stream is over before its end."""
+        if self._broken is not None:
+            raise StreamBroken(str(self._broken), is_safe=self._broken.is_safe)
+
+    async def _wait(self, event: asyncio.Event) -> None:
+        event.clear()
+        await event.wait()
