@@ -102,12 +102,31 @@ class Running:
 
     def wait(self, *, timeout: float = WAIT) -> int:
         """Wait for the end, and return the exit status as a shell gives it (128+N after a signal)."""
-        try:
-            status = self.process.wait(timeout)
-        except subprocess.TimeoutExpired as error:
-            raise AssertionError(f"{self.process.args!r} has not ended\n{self.said()}") from error
+        if not self.ends(timeout=timeout):
+            raise AssertionError(f"{self.process.args!r} has not ended\n{self.said()}")
         self._reader.join(2.0)
+        status = self._status()
         return status if status >= 0 else 128 - status
+
+    def ends(self, *, timeout: float) -> bool:
+        """Wait for the end, and do not reap: until ``start`` has ended the group, its number must be nobody else's."""
+        if self.process.returncode is not None:
+            return True
+        descriptor = os.pidfd_open(self.pid)
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(descriptor, selectors.EVENT_READ)
+                return bool(selector.select(timeout))
+        finally:
+            os.close(descriptor)
+
+    def _status(self) -> int:
+        """The status as Popen gives it, of a process that has ended."""
+        if self.process.returncode is None:
+            end = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            if end is not None:
+                return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+        return self.process.wait()
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -160,10 +179,11 @@ def start(
     try:
         yield running
     finally:
-        if process.poll() is None:
+        if not running.ends(timeout=0):
             process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(12)
+            running.ends(timeout=12)
+        # Before the leader is reaped: process numbers come round within minutes of tests, and then this group
+        # would be a command of somebody else's.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
