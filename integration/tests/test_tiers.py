@@ -13,9 +13,6 @@ from krun_testbed import processes
 
 pytestmark = pytest.mark.loopback
 
-# It collects one test that is pure, and ends at once.
-ONE = "integration/tests/test_contracts.py::test_shared_files_are_the_same_bytes_in_every_package"
-
 
 def tiers(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The runner, as ``make test`` calls it; without CI unless it is given."""
@@ -66,13 +63,18 @@ def test_a_failing_test_and_a_tier_without_tests_fail(tmp_path: Path) -> None:
     assert tiers("--tier", "netns", str(file)).returncode == 1
 
 
-def test_the_long_form_asks_hypothesis_for_more_and_takes_pytests_flags() -> None:
+def test_the_long_form_asks_hypothesis_for_more_and_takes_pytests_flags(tmp_path: Path) -> None:
     # What `make soak` sets: its environment and its flag, on one small test.
     make = shutil.which("make") or pytest.skip("make is not installed")
     root = Path(__file__).parents[2]
     shown = processes.run([make, "--dry-run", "--always-make", "-C", str(root), "soak"], stdin=None).stdout
     assert "KRUN_SOAK=1 HYPOTHESIS_PROFILE=soak" in shown
     assert "-m krun_testbed.tiers --timeout=3600" in shown
-    done = tiers("--tier", "pure", "--timeout=3600", ONE, KRUN_SOAK="1", HYPOTHESIS_PROFILE="soak")
-    assert "2 passed, 0 failed, 0 skipped" in done.stdout
+    file = tmp_path / "test_long.py"
+    file.write_text(
+        "import hypothesis, os\n"
+        "def test_long(): assert hypothesis.settings().max_examples == 2000 and os.environ['KRUN_SOAK'] == '1'\n"
+    )
+    done = tiers("--tier", "pure", "--timeout=3600", str(file), KRUN_SOAK="1", HYPOTHESIS_PROFILE="soak")
+    assert "1 passed, 0 failed, 0 skipped" in done.stdout
     assert done.returncode == 0
