@@ -148,3 +148,28 @@ def test_forward_says_in_one_line_why_there_is_no_tunnel_and_goes_on(address: st
         processes.wait_until(lambda: len(lines(running, "tunnel refused")) == 2, what="two lines")
         assert "503" in str(lines(running, "tunnel refused")[0]["reason"])
         assert running.terminate() == 0
+
+
+def test_plain_form_imports_nothing_that_flags_failures_and_daemons_need(address: str) -> None:
+    """ssh waits for it each time; a list holds what timings cannot."""
+    env = processes.environment(PYTHONPROFILEIMPORTTIME="1")
+    with target(address, greet), server(address):
+        done = processes.run(["hbone", url(address)], env=env)
+    assert (done.returncode, done.stdout) == (0, "hello\n")
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert {"hbone.pipe", "h2.connection"} <= imported
+    ours = {"command", "options", "errors", "offers", "contract", "forward", "acceptor", "server", "server_cli"}
+    assert not imported & ({f"hbone.{name}" for name in ours} | {"click", "resource", "unittest", "importlib.metadata"})
+
+
+@pytest.mark.parametrize(
+    "name", ["KRUN_ID_TOKEN_FILE", "KRUN_ID_TOKEN_COMMAND", "KRUN_CA_FILE", "KRUN_CONNECT_TO", "KRUN_LOG_LEVEL"]
+)
+@pytest.mark.parametrize("value", ["", "/does/not/exist", "127.0.0.1:1"])
+def test_plain_form_says_what_the_form_with_flags_says(address: str, name: str, value: str) -> None:
+    env = processes.environment(**{name: value})
+    target_url = url(address).replace("http:", "https:")
+    plain = processes.run(["hbone", target_url], env=env)
+    flags = processes.run(["hbone", "--", target_url], env=env)
+    assert (plain.returncode, plain.stdout, plain.stderr) == (flags.returncode, flags.stdout, flags.stderr)
+    assert plain.returncode in (2, 69, 78)

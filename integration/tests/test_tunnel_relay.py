@@ -166,3 +166,58 @@ def test_broken_target_is_broken_for_the_client_and_not_ended(address: str) -> N
         with pytest.raises(ConnectionResetError), connect(address, port) as client:
             read_all(client)
         assert pipe(url(address)).returncode in (0, 69)  # the end of stdin may come first
+
+
+LARGE = 100 * 1024 * 1024
+
+
+def test_100_megabytes_through_pipes_at_the_same_time_and_the_end_right_after(address: str) -> None:
+    """Both sides end with their last bytes still under way: none of them may be lost."""
+    got: list[str] = []
+
+    def both(connected: socket.socket) -> None:
+        def answer() -> None:
+            for _ in range(10):
+                connected.sendall(RANDOM)
+
+        sender = threading.Thread(target=answer)
+        sender.start()
+        digest, length = hashlib.sha256(), 0
+        while data := connected.recv(65536):
+            digest.update(data)
+            length += len(data)
+        got.append(f"{length} {digest.hexdigest()}")
+        sender.join(processes.WAIT)
+
+    expected = hashlib.sha256(RANDOM * 10).hexdigest()
+    with target(address, both), server(address):
+        done = pipe(url(address), data=RANDOM * 10)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert (len(done.stdout), hashlib.sha256(done.stdout).hexdigest()) == (LARGE, expected)
+        processes.wait_until(lambda: bool(got), what="the target has read all")
+    assert got == [f"{LARGE} {expected}"]
+
+
+def test_stdin_that_ends_at_once_does_not_cut_a_long_answer(address: str) -> None:
+    def pour(connected: socket.socket) -> None:
+        assert read_all(connected) == b""
+        for _ in range(10):
+            connected.sendall(RANDOM)
+
+    with target(address, pour), server(address):
+        done = pipe(url(address))
+        assert hashlib.sha256(done.stdout).hexdigest() == hashlib.sha256(RANDOM * 10).hexdigest()
+
+
+def test_closed_stdin_is_an_empty_one_and_never_the_tunnels_own_socket(address: str) -> None:
+    with target(address, digest_after_end), server(address):
+        argv = ["sh", "-c", f"exec hbone {url(address)} <&-"]
+        done = processes.run(argv)
+        assert (done.returncode, done.stdout, done.stderr) == (0, hashlib.sha256(b"").hexdigest(), "")
+
+
+def test_closed_stdout_is_a_failure_and_never_the_tunnels_own_socket(address: str) -> None:
+    with target(address, greet), server(address):
+        done = processes.run(["sh", "-c", f"exec hbone {url(address)} >&-"])
+        assert done.returncode == 69
+        assert "Bad file descriptor" in done.stderr

@@ -1,114 +1,67 @@
-"""The hbone command: stdin and stdout to a tunnel, or local forwards."""
+"""The start of hbone: the plain form, which ssh waits for, without the machinery of flags; all else by ``command``."""
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
-
-import click
-
-from hbone import errors, log
-from hbone.options import client_options, client_settings, log_options
 
 if TYPE_CHECKING:
     from hbone.client import Settings
-    from hbone.relay import Relay
-    from hbone.urls import URL, Address
+    from hbone.urls import URL
 
-EXAMPLES = """
-\b
-Examples:
-  ssh -o ProxyCommand='hbone https://HOST/_hbone/22' user@workload
-  hbone --token-command 'gcloud auth print-identity-token --audiences={audience}' HOST:22
-  hbone -L 5432 https://HOST/_hbone/5432
-"""
-
-
-@click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("url", metavar="URL|HOST:PORT")
-@click.option(
-    "-L",
-    "--listen",
-    metavar="[ADDRESS:]PORT",
-    help="Forward connections to this port instead, each by a tunnel of its own. On 127.0.0.1 unless told.",
-)
-@client_options
-@log_options
-@click.version_option(package_name="krun-hbone", message="%(prog)s %(version)s")
-def command(
-    *,
-    url: str,
-    listen: str | None,
-    token_command: str | None,
-    token_file: str | None,
-    ca_file: str | None,
-    connect_to: str | None,
-    log_level: str,
-    log_format: str,
-) -> int:
-    """Tunnel stdin and stdout over HTTP/2 to a port behind hboned.
-
-    HOST:PORT means https://HOST/_hbone/PORT. An http:// URL is HTTP/2 without TLS. The end of stdin is passed on, and
-    hbone ends when the other side does.
-    """
-    log.configure(tool="hbone", level=log_level, style=log_format)
-    # asyncio and h2 are most of the start-up time, and --help needs neither.
-    from hbone import stop
-    from hbone.urls import parse_listen, parse_url
-
-    try:
-        tunnel, address = parse_url(url), parse_listen(listen) if listen is not None else None
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    settings = client_settings(
-        token_command=token_command, token_file=token_file, ca_file=ca_file, connect_to=connect_to
-    )
-    if address is not None:
-        return stop.run(_forward(url=tunnel, listen=address, settings=settings))
-    return stop.run(_pipe(url=tunnel, settings=settings))
-
-
-async def _pipe(*, url: URL, settings: Settings) -> int:
-    import asyncio
-
-    from hbone.client import Client, close_stream
-    from hbone.refusal import Refused
-    from hbone.relay import Relay
-    from hbone.stdio import Stdio
-
-    async with asyncio.TaskGroup() as group:
-        client = Client(settings=settings, group=group)
-        try:
-            stream = await client.open(url)
-        except Refused as refused:
-            raise refused.failure from None
-        relay = Relay(stream=stream, local=Stdio(), ends_with_peer=True)
-        await relay.run()
-        close_stream(stream)
-        await client.close()
-    return _outcome(url, relay)
-
-
-def _outcome(url: URL, relay: Relay) -> int:
-    if relay.local_error is not None:
-        what = relay.local_error.strerror or str(relay.local_error)
-        raise errors.Unreachable(f"stdin or stdout failed: {what}", hint="the program at the other end is gone")
-    if not relay.is_orderly:
-        raise errors.Unreachable(f"the tunnel to {url} broke: {relay.reason}", hint="see the server's log")
-    return errors.Exit.OK
-
-
-async def _forward(*, url: URL, listen: Address, settings: Settings) -> int:
-    import logging
-
-    from hbone.forward import forward
-    from hbone.stop import Stop
-
-    stop = Stop()
-    stop.listen()
-    await stop.run(forward(listen=listen, url=url, settings=settings, stop=stop))
-    logging.getLogger(__name__).info("drained")
-    return errors.Exit.OK
+TOOL = "hbone"
+# Of shell completion, and of logging: their values are checked by ``command``.
+NOT_PLAIN = ("_HBONE_COMPLETE", "KRUN_LOG_LEVEL", "KRUN_LOG_FORMAT")
 
 
 def main() -> NoReturn:
-    errors.run(command, tool="hbone")
+    plain = read_plain(sys.argv[1:], os.environ)
+    if plain is None:
+        from hbone import errors
+        from hbone.command import command
+
+        errors.run(command, tool=TOOL)
+    from hbone import log
+
+    log.configure(tool=TOOL)
+    from hbone.pipe import pipe
+
+    url, settings = plain
+    try:
+        sys.exit(pipe(url=url, settings=settings))
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - all of them are shown as of any command
+        _fail(error)
+
+
+def read_plain(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[URL, Settings] | None:
+    """What ``hbone URL`` means; ``None`` when there is more to it, or something is wrong with it."""
+    if len(arguments) != 1 or arguments[0].startswith("-") or any(environment.get(name) for name in NOT_PLAIN):
+        return None
+    from hbone.client import Settings
+    from hbone.tokens import Source
+    from hbone.urls import parse_address, parse_url
+
+    connect_to = environment.get("KRUN_CONNECT_TO")
+    try:
+        url = parse_url(arguments[0])
+        address = parse_address(connect_to) if connect_to else None
+    except ValueError:
+        return None
+    source = Source(
+        command=environment.get("KRUN_ID_TOKEN_COMMAND") or None, file=environment.get("KRUN_ID_TOKEN_FILE") or None
+    )
+    return url, Settings(token_source=source, ca_file=environment.get("KRUN_CA_FILE") or None, connect_to=address)
+
+
+def _fail(error: BaseException) -> NoReturn:
+    """End as a command does that has raised this: same text, same status."""
+    import click
+
+    from hbone import errors
+
+    def raise_it(rest: tuple[str, ...]) -> NoReturn:
+        raise error
+
+    errors.run(click.Command(TOOL, callback=raise_it, params=[click.Argument(["rest"], nargs=-1)]), tool=TOOL)

@@ -9,8 +9,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 
-from hbone import sockets, tls
-from hbone.errors import DeadlinePassed, Failure, Misconfigured, Unreachable
+from hbone import failures, sockets, tls
 from hbone.refusal import MAX_TEXT, Refused, refusal
 from hbone.session import Session
 from hbone.stream import Stream, StreamBroken
@@ -68,7 +67,9 @@ class Client:
                 # Not a byte of payload was sent, so a tunnel may be asked for again when its connection is gone.
                 if not (error.is_safe or stream.is_lost):
                     break
-        raise Unreachable(f"no tunnel to {url}: {reason}", hint="the server or its front ended it; see their logs")
+        raise failures.Unreachable(
+            f"no tunnel to {url}: {reason}", hint="the server or its front ended it; see their logs"
+        )
 
     async def _answered(self, stream: Stream, *, url: URL, has_token: bool) -> Stream:
         try:
@@ -83,7 +84,7 @@ class Client:
             # A dead connection looks like this for a quarter of an hour, until TCP gives up.
             stream.retire()
             what = f"no answer from {url} within {self._settings.answer_timeout:g} s"
-            raise DeadlinePassed(what, hint="see the server's log") from error
+            raise failures.DeadlinePassed(what, hint="see the server's log") from error
         except BaseException:
             close_stream(stream)
             raise
@@ -102,7 +103,7 @@ class Client:
         if url.scheme == "https" and self._tls is None:
             self._tls = tls.client_context(ca_file=self._settings.ca_file)
         if self._tokens.source and url.scheme == "http" and not address.is_loopback:
-            raise Misconfigured(
+            raise failures.Misconfigured(
                 f"an ID token is not sent over plain http to {address}", hint="use https, or give no token"
             )
 
@@ -156,7 +157,7 @@ class Pool:
                     session = await self._connect()
         except TimeoutError as error:
             what = f"{self._what}: no connection within {self._settings.connect_timeout:g} s"
-            raise DeadlinePassed(what, hint="is the address right, and may this machine dial it?") from error
+            raise failures.DeadlinePassed(what, hint="is the address right, and may this machine dial it?") from error
         url = self._url
         return session.open(scheme=url.scheme, authority=url.authority, path=path, headers=headers)
 
@@ -185,25 +186,27 @@ class Pool:
                 self._address.host, self._address.port, ssl=self._tls, server_hostname=name
             )
         except TimeoutError as error:  # the kernel's own
-            raise DeadlinePassed(f"{self._what}: {error.strerror}", hint="may this machine dial it?") from error
+            raise failures.DeadlinePassed(
+                f"{self._what}: {error.strerror}", hint="may this machine dial it?"
+            ) from error
         except OSError as error:
             raise self._unreachable(error) from error
         chosen = writer.get_extra_info("ssl_object")
         if chosen is not None and chosen.selected_alpn_protocol() != tls.ALPN:
             writer.transport.abort()
-            raise Unreachable(f"{self._what}: it does not speak HTTP/2", hint="the port must offer h2 by ALPN")
+            raise failures.Unreachable(f"{self._what}: it does not speak HTTP/2", hint="the port must offer h2 by ALPN")
         return reader, writer
 
-    def _unreachable(self, error: OSError) -> Unreachable:
+    def _unreachable(self, error: OSError) -> failures.Unreachable:
         if isinstance(error, ssl.SSLCertVerificationError):
             hint = "--ca-file (KRUN_CA_FILE) names the roots to trust; the certificate must be for the URL's host"
-            return Unreachable(f"{self._what}: TLS: {error.verify_message}", hint=hint)
+            return failures.Unreachable(f"{self._what}: TLS: {error.verify_message}", hint=hint)
         if isinstance(error, ssl.SSLError):
-            return Unreachable(f"{self._what}: TLS failed: {error.reason or error}", hint="is it a TLS port?")
+            return failures.Unreachable(f"{self._what}: TLS failed: {error.reason or error}", hint="is it a TLS port?")
         if isinstance(error, socket.gaierror):
-            return Unreachable(f"{self._what}: {error.strerror}", hint="is the host's name right?")
+            return failures.Unreachable(f"{self._what}: {error.strerror}", hint="is the host's name right?")
         reason = os.strerror(error.errno) if error.errno else str(error)
-        return Unreachable(f"{self._what}: {reason}", hint="does the server listen there?")
+        return failures.Unreachable(f"{self._what}: {reason}", hint="does the server listen there?")
 
 
 def close_stream(stream: Stream) -> None:
@@ -212,7 +215,7 @@ def close_stream(stream: Stream) -> None:
     stream.release()
 
 
-def failure_of(error: Refused | Failure) -> Failure:
+def failure_of(error: Refused | failures.Failure) -> failures.Failure:
     """What a person is told of a tunnel that did not come about."""
     return error.failure if isinstance(error, Refused) else error
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from hbone.contract import FOREIGN_PORTS, PORTS
 from hbone.errors import Misconfigured
+from hbone.urls import PREFIX
 
-PREFIX = "/_hbone/"
 FAMILY = "PORT_"
 DEFAULT = str(PORTS["ENVOY_MTLS"])
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

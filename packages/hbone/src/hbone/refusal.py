@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hbone.errors import DeadlinePassed, Denied, Failure, Misconfigured, Unreachable
+from hbone import failures
 from hbone.urls import URL
 
 MAX_TEXT = 200
@@ -11,13 +11,13 @@ MAX_TEXT = 200
 class Refused(Exception):
     """The server answered, and not with 200."""
 
-    def __init__(self, *, status: int, failure: Failure) -> None:
+    def __init__(self, *, status: int, failure: failures.Failure) -> None:
         super().__init__(failure.message)
         self.status = status
         self.failure = failure
 
 
-def refusal(url: URL, *, status: int, text: str, has_token: bool) -> Failure:
+def refusal(url: URL, *, status: int, text: str, has_token: bool) -> failures.Failure:
     """The failure for a status; ``text`` is the answer's body, and not to be trusted."""
     said = "".join(character if character.isprintable() else " " for character in text[:MAX_TEXT]).strip()
     message = f"no tunnel to {url}: status {status}" + (f", {said}" if said else "")
@@ -25,16 +25,16 @@ def refusal(url: URL, *, status: int, text: str, has_token: bool) -> Failure:
         hint = f"the ID token's audience must be {url.audience}, and its account an invoker (roles/run.invoker)"
         if not has_token:
             hint = f"no ID token was sent; give --token-command or --token-file, for audience {url.audience}"
-        return Denied(message, hint=hint)
+        return failures.Denied(message, hint=hint)
     if status == 404:
         hint = "the port must be offered there (KRUN_OFFER, PORT_name), and the URL be the service's own"
-        return Misconfigured(message, hint=hint)
+        return failures.Misconfigured(message, hint=hint)
     if status in (405, 411, 464):
-        return Misconfigured(message, hint="the server is no hboned, or its front does not pass HTTP/2 on")
+        return failures.Misconfigured(message, hint="the server is no hboned, or its front does not pass HTTP/2 on")
     if status in (408, 504):
-        return DeadlinePassed(message, hint="the server was too slow; see its log")
+        return failures.DeadlinePassed(message, hint="the server was too slow; see its log")
     if status == 429:
-        return Unreachable(message, hint="no instance is free; raise concurrency or the number of instances")
+        return failures.Unreachable(message, hint="no instance is free; raise concurrency or the number of instances")
     if status == 503:
-        return Unreachable(message, hint="nobody listens on that port there, or the container does not start")
-    return Unreachable(message, hint="see the server's log")
+        return failures.Unreachable(message, hint="nobody listens on that port there, or the container does not start")
+    return failures.Unreachable(message, hint="see the server's log")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from hbone.errors import Misconfigured
+from hbone import failures
 
 ALPN = "h2"
 
@@ -18,7 +18,7 @@ def client_context(*, ca_file: str | None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except OSError as error:
-        raise Misconfigured(
+        raise failures.Misconfigured(
             f"cannot read root certificates from {ca_file}: {error.strerror or error}",
             hint="--ca-file (KRUN_CA_FILE) names a PEM file; without it the system's roots are used",
         ) from error
@@ -39,7 +39,7 @@ def server_context(*, certificate: str, key: str) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key)
     except OSError as error:
-        raise Misconfigured(
+        raise failures.Misconfigured(
             f"cannot use certificate {certificate} with key {key}: {error.strerror or error}",
             hint="both are PEM files, and the key is the certificate's",
         ) from error

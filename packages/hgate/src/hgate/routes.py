@@ -10,8 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from hbone.offers import PREFIX
-from hbone.urls import URL, parse_url
+from hbone.urls import PREFIX, URL, parse_url
 from hgate.contract import PORTS
 
 DOMAIN = "svc.cluster.local"

@@ -1,0 +1,80 @@
+"""The hbone command with all its flags: stdin and stdout to a tunnel, or local forwards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from hbone import errors, log
+from hbone.options import client_options, client_settings, log_options
+
+if TYPE_CHECKING:
+    from hbone.client import Settings
+    from hbone.urls import URL, Address
+
+EXAMPLES = """
+\b
+Examples:
+  ssh -o ProxyCommand='hbone https://HOST/_hbone/22' user@workload
+  hbone --token-command 'gcloud auth print-identity-token --audiences={audience}' HOST:22
+  hbone -L 5432 https://HOST/_hbone/5432
+"""
+
+
+@click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("url", metavar="URL|HOST:PORT")
+@click.option(
+    "-L",
+    "--listen",
+    metavar="[ADDRESS:]PORT",
+    help="Forward connections to this port instead, each by a tunnel of its own. On 127.0.0.1 unless told.",
+)
+@client_options
+@log_options
+@click.version_option(package_name="krun-hbone", message="%(prog)s %(version)s")
+def command(
+    *,
+    url: str,
+    listen: str | None,
+    token_command: str | None,
+    token_file: str | None,
+    ca_file: str | None,
+    connect_to: str | None,
+    log_level: str,
+    log_format: str,
+) -> int:
+    """Tunnel stdin and stdout over HTTP/2 to a port behind hboned.
+
+    HOST:PORT means https://HOST/_hbone/PORT. An http:// URL is HTTP/2 without TLS. The end of stdin is passed on, and
+    hbone ends when the other side does.
+    """
+    log.configure(tool="hbone", level=log_level, style=log_format)
+    # asyncio and h2 are most of the start-up time, and --help needs neither.
+    from hbone import stop
+    from hbone.pipe import pipe
+    from hbone.urls import parse_listen, parse_url
+
+    try:
+        tunnel, address = parse_url(url), parse_listen(listen) if listen is not None else None
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    settings = client_settings(
+        token_command=token_command, token_file=token_file, ca_file=ca_file, connect_to=connect_to
+    )
+    if address is not None:
+        return stop.run(_forward(url=tunnel, listen=address, settings=settings))
+    return pipe(url=tunnel, settings=settings)
+
+
+async def _forward(*, url: URL, listen: Address, settings: Settings) -> int:
+    import logging
+
+    from hbone.forward import forward
+    from hbone.stop import Stop
+
+    stop = Stop()
+    stop.listen()
+    await stop.run(forward(listen=listen, url=url, settings=settings, stop=stop))
+    logging.getLogger(__name__).info("drained")
+    return errors.Exit.OK
