@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "text", "json")
+PATIENCE = 0.1  # seconds that a log line may wait for its reader
 # Signs of a container: Docker, Podman, Cloud Run services and jobs, Kubernetes.
 CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
 CONTAINER_VARIABLES = ("K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL", "KUBERNETES_SERVICE_HOST")
@@ -54,6 +57,24 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False, default=str)
 
 
+class StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes a line, or drops it: a daemon must serve and end also when nobody reads its stderr any more."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if _is_read(self.stream):
+            super().emit(record)
+
+
+def _is_read(stream: TextIO) -> bool:
+    """Tell whether a line can be written within PATIENCE: poll(2) promises it for 4096 bytes of a pipe."""
+    poll = select.poll()
+    try:
+        poll.register(stream, select.POLLOUT)
+    except (OSError, ValueError):
+        return True  # not a file descriptor: it cannot block
+    return bool(poll.poll(PATIENCE * 1000))
+
+
 def _quoted(value: object) -> str:
     """A value as one word: quoted when it holds spaces, quotes or control characters (no forged log lines)."""
     text = str(value)
@@ -70,7 +91,7 @@ def configure(*, tool: str, level: str = "info", style: str = "auto") -> None:
     """Send this process's log lines to stderr; ``style`` is one of FORMATS, ``level`` one of LEVELS."""
     if style == "auto":
         style = "json" if in_container() and not sys.stderr.isatty() else "text"
-    handler = logging.StreamHandler(sys.stderr)
+    handler = StderrHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(tool=tool) if style == "json" else TextFormatter(tool=tool))
     root = logging.getLogger()
     root.handlers[:] = [handler]
