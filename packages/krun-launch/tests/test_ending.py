@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -179,6 +181,57 @@ def test_second_signal_ends_at_once(second: signal.Signals, workload: dict[str, 
         assert running.wait(timeout=5) == 128 + second
         assert "second signal: killed" in running.stderr
         assert [pid for pid in below if Path(f"/proc/{pid}").exists()] == []
+
+
+@pytest.mark.loopback
+@pytest.mark.parametrize("is_ending", [False, True])
+def test_death_of_the_init_is_one_signal_and_cuts_no_end_short(is_ending: bool, alone: dict[str, str]) -> None:
+    code = (
+        "import signal, time\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1])\n"
+        "print('up', flush=True)\n"
+        "signal.sigwait([signal.SIGTERM])\n"
+        "print('ending', flush=True)\n"
+        "signal.sigtimedwait([signal.SIGTERM], 1)\n"
+        "print('whole', flush=True)\n"
+    )
+    argv = ["krun-launch", "--init", "--", "krun-launch", "--no-env", "--", sys.executable, "-I", "-c", code]
+    with processes.start(argv, env=alone) as running:
+        running.wait_for("^up$")
+        if is_ending:
+            running.signal(signal.SIGTERM)
+            running.wait_for("^ending$")
+        running.signal(signal.SIGKILL)
+        running.wait_for("^whole$")
+        running.wait_for("ended status=0")
+        assert "second signal" not in running.stderr
+
+
+@pytest.mark.loopback
+def test_envoy_that_dies_in_the_end_is_named(workload: dict[str, str], address: str) -> None:
+    argv = [
+        "krun-launch",
+        "--no-env",
+        "--",
+        "sh",
+        "-c",
+        "trap 'echo ending; read word; exit 7' TERM; while :; do sleep 0.05; done",
+    ]
+    with processes.start(argv, env={**workload, "CLOUD_RUN_JOB": "x"}, stdin=subprocess.PIPE) as running:
+        running.wait_for(READY)
+        (envoy,) = [
+            pid
+            for pid in processes.children(running.pid)
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(workload["KRUN_ENVOY"].encode())
+        ]
+        running.signal(signal.SIGTERM)
+        running.wait_for("^ending$")
+        os.kill(envoy, signal.SIGKILL)
+        running.wait_for('warning: died before its turn part=envoy step="app ends"')
+        assert running.process.stdin is not None
+        running.process.stdin.write(b"go\n")
+        running.process.stdin.flush()
+        assert running.wait() == 7
 
 
 @pytest.mark.loopback

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -149,3 +150,22 @@ def test_dry_run_starts_and_writes_nothing(workload: dict[str, str], tmp_path: P
     assert '"mode": "static"' in done.stdout
     assert "canary" not in done.stdout
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_stderr_that_nobody_reads_holds_up_nothing(alone: dict[str, str]) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    argv = ["krun-launch", "--no-env", "--", "sh", "-c", "exit 5"]
+    # The warning that there is no mesh comes before the application.
+    process = subprocess.Popen(argv, env=alone, stdin=subprocess.DEVNULL, stderr=writer)
+    try:
+        assert process.wait(10) == 5
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reader)
+        os.close(writer)

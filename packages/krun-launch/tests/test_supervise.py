@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -253,6 +254,49 @@ def test_job_has_no_tunnel_and_no_probe(workload: dict[str, str], address: str) 
         running.wait_for("worked")
         assert not processes.listens(address, 15009)
         assert running.terminate() == 143
+
+
+def test_application_in_the_background_is_swept_and_counted(workload: dict[str, str], address: str) -> None:
+    server = shlex.join(apps.argv(address=address))
+    with launched({**workload, "CLOUD_RUN_JOB": "x"}, ["sh", "-c", f"{server} & echo $!; exit 0"]) as running:
+        assert running.wait() == 0
+        assert "killed what was left count=1" in running.stderr
+        assert not _lives(int(running.wait_for(r"^\d+$")[0]))
+
+
+def test_certificate_that_does_not_fit_is_the_last_line_and_envoy_says_nothing(workload: dict[str, str]) -> None:
+    with launched({**workload, "TRUST_DOMAIN": "other.test"}) as running:
+        assert running.wait() == 78
+        assert "[warning]" not in running.stderr
+        assert running.stderr.splitlines()[-2].startswith("krun-launch: error: ")
+        assert "is not in the trust domain other.test" in running.stderr.splitlines()[-2]
+        assert "step=app" not in running.stderr
+        assert "app started" not in running.stdout
+
+
+def test_log_level_that_envoy_does_not_know_is_78(workload: dict[str, str]) -> None:
+    with launched({**workload, "ENVOY_LOG_LEVEL": "loud"}) as running:
+        assert running.wait() == 78
+        assert "error: ENVOY_LOG_LEVEL='loud': no log level of Envoy" in running.stderr
+
+
+def test_helpers_hold_no_descriptor_of_somebody_above(workload: dict[str, str]) -> None:
+    with launched_with_pipe(workload) as (running, pipe):
+        running.wait_for(READY)
+        holders = {
+            Path(f"/proc/{pid}/comm").read_text().strip()
+            for pid in processes.children(running.pid)
+            if Path(pipe) in {link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir()}
+        }
+        assert holders == {"sleep"}
+
+
+@contextmanager
+def launched_with_pipe(env: dict[str, str]) -> Iterator[tuple[Running, str]]:
+    """krun-launch that was started with a pipe as descriptor 9, and the pipe's name in /proc."""
+    script = "exec 9< <(exec sleep 60); readlink /proc/$$/fd/9; exec krun-launch --no-env -- sleep 60"
+    with processes.start(["bash", "-c", script], env={**env, "CLOUD_RUN_JOB": "x"}) as running:
+        yield running, running.wait_for(r"^pipe:.*$")[0]
 
 
 def test_port_that_is_taken_is_named_with_its_holder(workload: dict[str, str], address: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -144,4 +145,7 @@ def _init(app: tuple[str, ...], *, other_flags: bool) -> int:
 
 def main() -> NoReturn:
     """Run as a program."""
+    # Until the loop takes them: as PID 1 we would lose those that come before there is a handler, and a Ctrl-C would
+    # be a traceback. Blocked ones wait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
     errors.run(command, tool=TOOL)

@@ -38,7 +38,6 @@ READS = frozenset(
         "TRUST_DOMAIN",
         "WORKLOAD_NAMESPACE",
         "WORKLOAD_NAME",
-        "WORKLOAD_SERVICE_ACCOUNT",
         "XDS_ADDR",
     }
 )

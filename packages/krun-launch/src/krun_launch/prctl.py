@@ -19,6 +19,11 @@ def adopt_orphans() -> bool:
     return int(_PRCTL(SUBREAPER, 1, 0, 0, 0)) == 0
 
 
+def outlive_parent() -> None:
+    """Get no signal any more when the parent dies."""
+    _PRCTL(PDEATHSIG, 0, 0, 0, 0)
+
+
 def die_with_parent(signal_number: int, *, parent: int) -> None:
     """In a new child: get this signal when the parent dies, also when it died before this call."""
     _PRCTL(PDEATHSIG, signal_number, 0, 0, 0)

@@ -70,7 +70,9 @@ class Supervisor:
         self.is_ready = False
         self.is_ending = False
         if init is not None:
-            # Nothing is read from it: poll(2) reports by itself that the other end of the pipe is gone.
+            # Nothing is read from it: poll(2) reports by itself that the other end of the pipe is gone. An init that
+            # is our parent would tell us by SIGTERM too, which then looks like a second one.
+            prctl.outlive_parent()
             self.loop.watch(init, 0, lambda: self._init_died(init))
         self._keeper = keeper
         self._is_shared = any(spec.group == SHARED for spec in plan.processes)
