@@ -15,15 +15,16 @@ TOOL = "krun-launch"
 
 EXAMPLES = """\b
 Examples:
-  krun-discover | krun-launch -- ./app --flag      the application, in the mesh
-  krun-launch --env mesh.json                      a sidecar: Envoy and the tunnel, no application
-  krun-launch --no-env --mode none -- ./app        the application alone
-  krun-launch --dry-run --no-env -- ./app          what would run, as JSON
-  krun-launch --init -- sh -c 'krun-discover | krun-launch -- ./app'    as PID 1
+  krun-discover | krun-launch -- ./app --flag   the application, in the mesh
+  krun-launch --env mesh.json                   a sidecar, no application
+  krun-launch --no-env --mode none -- ./app     the application alone
+  krun-launch --dry-run --no-env -- ./app       what would run, as JSON
+  krun-launch --init -- sh -c 'krun-discover | krun-launch -- ./app'   PID 1
 
 \b
-Further variables (docs/environment.md): MESH, XDS_ADDR, KRUN_GATEWAY, KRUN_CERTS, TRUST_DOMAIN, PORT, PORT_http,
-STARTUP_PROBE_TCP, STARTUP_PROBE_HTTP, SSH_AUTH, KRUN_OFFER, ENVOY_LOG_LEVEL."""
+Further variables (docs/environment.md): MESH, XDS_ADDR, KRUN_GATEWAY,
+KRUN_CERTS, TRUST_DOMAIN, PORT, PORT_http, STARTUP_PROBE_TCP,
+STARTUP_PROBE_HTTP, SSH_AUTH, KRUN_OFFER, ENVOY_LOG_LEVEL."""
 
 
 def _seconds(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
