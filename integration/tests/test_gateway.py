@@ -10,8 +10,6 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import h2.config
@@ -19,141 +17,19 @@ import h2.connection
 import h2.events
 import pytest
 
-from krun_testbed import processes
-from krun_testbed.certificates import Authority, write
-from krun_testbed.processes import Running
+from krun_testbed import processes, tunnels
+from krun_testbed.certificates import Authority
+from krun_testbed.gateways import SNI, gate, the_line, tls, workload
+from krun_testbed.tunnels import read_all, target
 
 pytestmark = pytest.mark.loopback
 
-SNI = "outbound_.8080_._.b.demo.svc.cluster.local"
 RANDOM = os.urandom(10 * 1024 * 1024)
 DIGEST = hashlib.sha256(RANDOM).hexdigest()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Workload:
-    """A TLS server that answers by the digest of what it reads to the end, and the root that signs it."""
-
-    context: ssl.SSLContext  # of its clients
-    names: list[str]  # server names that it was asked for
-
-
-@contextlib.contextmanager
-def listening(address: str, port: int, handler: Callable[[socket.socket], None]) -> Iterator[None]:
-    threads: list[threading.Thread] = []
-
-    def handle(connected: socket.socket) -> None:
-        with connected, contextlib.suppress(OSError):
-            handler(connected)
-
-    def accept() -> None:
-        while True:
-            try:
-                connected, _ = listener.accept()
-            except OSError:
-                return
-            connected.settimeout(processes.WAIT)
-            threads.append(threading.Thread(target=handle, args=(connected,), daemon=True))
-            threads[-1].start()
-
-    with socket.create_server((address, port), backlog=512) as listener:
-        acceptor = threading.Thread(target=accept, daemon=True)
-        acceptor.start()
-        yield
-        listener.shutdown(socket.SHUT_RDWR)
-        acceptor.join(processes.WAIT)
-    for thread in threads:
-        thread.join(processes.WAIT)
-        assert not thread.is_alive(), "a connection was never closed"
-
-
-@contextlib.contextmanager
-def workload(address: str, authority: Authority, folder: Path) -> Iterator[Workload]:
-    """The TLS server at 15003, where a workload's Envoy would be, with hboned before it."""
-    pair = authority.server(hosts=("b.demo.svc.cluster.local",))
-    write(path=folder / "b.pem", content=pair.chain + pair.key)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(folder / "b.pem")
-    names: list[str] = []
-    context.sni_callback = lambda _, name, __: names.append(name)
-    client = ssl.create_default_context(cadata=authority.root.decode())
-    client.check_hostname = False  # Istio's clients check the SPIFFE id, and never the SNI
-
-    def echo(connected: socket.socket) -> None:
-        with context.wrap_socket(connected, server_side=True) as secure:
-            while data := secure.recv(65536):
-                secure.sendall(data)
-
-    env = processes.environment(KRUN_LOOPBACK=address)
-    with listening(address, 15003, echo), processes.start(["hboned"], env=env) as hboned:
-        hboned.wait_for("ready")
-        yield Workload(context=client, names=names)
-
-
-@contextlib.contextmanager
-def gate(address: str, *flags: str, route: str = "", **variables: str) -> Iterator[Running]:
-    routes = route or f"b.demo=http://{address}:15009"
-    env = processes.environment(KRUN_ROUTES=routes, KRUN_LOG_FORMAT="json", **variables)
-    with processes.start(["hgate", "--listen", f"{address}:15442", *flags], env=env) as running:
-        running.wait_for('"ready"')
-        yield running
-
-
-def lines(running: Running, message: str) -> list[dict[str, object]]:
-    entries = [json.loads(line) for line in running.stderr.splitlines()]
-    return [entry for entry in entries if entry["message"] == message]
-
-
-def the_line(running: Running, message: str) -> dict[str, object]:
-    running.wait_for(f'"{message}"')
-    (line,) = lines(running, message)
-    return line
-
-
-def connect(address: str, port: int = 15442) -> socket.socket:
-    return socket.create_connection((address, port), timeout=processes.WAIT)
-
-
-def tls(context: ssl.SSLContext, connected: socket.socket, *, sni: str = SNI) -> ssl.SSLSocket:
-    return context.wrap_socket(connected, server_hostname=sni)
-
-
-def read_all(connected: socket.socket) -> bytes:
-    return b"".join(iter(lambda: connected.recv(65536), b""))
-
-
-def in_pieces(context: ssl.SSLContext, connected: socket.socket, *, size: int) -> bytes:
-    """Shake hands with the hello sent in pieces, then have ``hello`` echoed."""
-    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = context.wrap_bio(incoming, outgoing, server_hostname=SNI)
-    is_first = True
-    while True:
-        try:
-            client.do_handshake()
-            break
-        except ssl.SSLWantReadError:
-            data = outgoing.read()
-            step = size if is_first else len(data) or 1
-            for start in range(0, len(data), step):
-                connected.sendall(data[start : start + step])
-            is_first = False
-            incoming.write(connected.recv(65536))
-    client.write(b"hello")
-    connected.sendall(outgoing.read())
-    while True:
-        try:
-            return client.read(5)
-        except ssl.SSLWantReadError:
-            incoming.write(connected.recv(65536))
-
-
-def closed(connected: socket.socket) -> bool:
-    """Wait for the other side to close, in order or not; true when it said nothing before."""
-    try:
-        return connected.recv(1) == b""
-    except ConnectionResetError:
-        return True
+def connect(address: str) -> socket.socket:
+    return tunnels.connect(address, 15442)
 
 
 def test_tls_goes_through_unopened_and_names_the_service(address: str, authority: Authority, tmp_path: Path) -> None:
@@ -189,71 +65,6 @@ def test_ten_megabytes_both_ways(address: str, authority: Authority, tmp_path: P
         assert got.hexdigest() == DIGEST
 
 
-@pytest.mark.parametrize("size", [1, 5, 300])
-def test_hello_in_pieces_is_put_together(address: str, authority: Authority, tmp_path: Path, size: int) -> None:
-    with workload(address, authority, tmp_path) as b, gate(address), connect(address) as client:
-        assert in_pieces(b.context, client, size=size) == b"hello"
-
-
-def test_plain_name_and_route_by_port(address: str, authority: Authority, tmp_path: Path) -> None:
-    route = f"b.demo:9090=http://{address}:15009/_hbone/404 b.demo.svc=http://{address}:15009"
-    with workload(address, authority, tmp_path) as b, gate(address, route=route) as hgate:
-        with tls(b.context, connect(address), sni="b.demo.svc.cluster.local") as client:
-            client.sendall(b"hello")
-            assert client.recv(5) == b"hello"
-        with connect(address) as plain, pytest.raises((ssl.SSLError, ConnectionResetError)):
-            tls(b.context, plain, sni="outbound_.9090_._.b.demo.svc.cluster.local")
-        line = the_line(hgate, "connection failed")
-        assert line["status"] == 404
-        assert line["url"] == f"http://{address}:15009/_hbone/404"
-        assert "hint: " in str(line["reason"])
-
-
-@pytest.mark.parametrize(
-    ("sni", "reason"),
-    [
-        ("outbound_.8080_._.c.demo.svc.cluster.local", "no route"),
-        ("b.other.svc.cluster.local", "no route"),
-        ("www.example", "not the name of a service"),
-        ("", "no server name"),
-    ],
-)
-def test_unknown_name_is_closed_with_one_line(address: str, authority: Authority, sni: str, reason: str) -> None:
-    context = ssl.create_default_context(cadata=authority.root.decode())
-    context.check_hostname = False
-    with gate(address) as hgate:
-        with connect(address) as plain, pytest.raises((ssl.SSLError, ConnectionResetError)):
-            context.wrap_socket(plain, server_hostname=sni or None)
-        line = the_line(hgate, "connection refused")
-        assert (line["sni"], line["reason"]) == (sni, reason)
-
-
-@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\x00", b"\x16\x03\x01\xff\xff"])
-def test_what_is_no_tls_is_closed_with_one_line(address: str, data: bytes) -> None:
-    with gate(address) as hgate:
-        with connect(address) as client:
-            client.sendall(data)
-            assert closed(client)
-        assert the_line(hgate, "connection refused")["sni"] == ""
-
-
-def test_hello_that_is_too_big_is_closed_with_one_line(address: str) -> None:
-    with gate(address) as hgate:
-        with connect(address) as client:
-            client.sendall(b"\x16\x03\x01\x00\x04\x01\x00\x40\x01")
-            assert closed(client)
-        assert "16384" in str(the_line(hgate, "connection refused")["reason"])
-
-
-@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01"])
-def test_client_that_does_not_finish_its_hello_is_cut_off_in_time(address: str, said: bytes) -> None:
-    with gate(address, "--hello-timeout", "0.3") as hgate:
-        with connect(address) as client:
-            client.sendall(said)
-            assert closed(client)
-        assert "within 0.3 s" in str(the_line(hgate, "connection refused")["reason"])
-
-
 def test_nobody_behind_the_url_is_one_line_with_a_hint(address: str, authority: Authority) -> None:
     context = ssl.create_default_context(cadata=authority.root.decode())
     context.check_hostname = False
@@ -282,7 +93,7 @@ def test_token_goes_in_the_header_of_serverless_fronts_and_into_no_log(address: 
 
     context = ssl.create_default_context()
     variables = {"KRUN_ID_TOKEN_FILE": str(tmp_path / "token"), "KRUN_LOG_LEVEL": "debug"}
-    with listening(address, 15009, forbid), gate(address, **variables) as hgate:
+    with target(address, forbid, port=15009), gate(address, **variables) as hgate:
         with connect(address) as plain, pytest.raises((ssl.SSLError, ConnectionResetError)):
             tls(context, plain)
         line = the_line(hgate, "connection failed")
