@@ -122,8 +122,9 @@ class Relay:
     async def _linger(self) -> None:
         """Hold back the end of a response while the request still arrives.
 
-        The front of a serverless platform takes a response that ends before its request for an abort, and what is
-        on its way then is lost. But a client may wait for our end before it ends: so no longer than it is busy.
+        The front of a serverless platform takes a response that ends before its request for an abort, and what it
+        still holds is lost in both directions: with a quiet client too, the front needs the time to hand on the
+        answer. But a client may wait for our end before it ends: so no longer than it is busy.
         """
         if not self._patience:
             return
