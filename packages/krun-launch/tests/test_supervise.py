@@ -137,7 +137,9 @@ def test_envoy_that_dies_at_its_start_is_69_with_its_status_and_its_words(
     with launched(env) as running:
         assert running.wait() == 69
         assert "bad bootstrap" in running.stderr
-        assert "krun-launch: error: envoy ended with status 3 before step 'envoy ready' was done" in running.stderr
+        # How soon it is seen is the machine's: the certificates are checked meanwhile.
+        message = r"krun-launch: error: envoy ended with status 3 before step '(certificates|envoy ready)' was done"
+        assert re.search(message, running.stderr)
         assert "app started" not in running.stdout
 
 
