@@ -16,8 +16,6 @@ import pytest
 from krun_testbed import tables
 
 PORT_NUMBERS = range(15000, 15500)
-# Modules of the click commands that are not in `cli`: a package's second command, and one whose start is without click.
-CLI = {"hboned": "server_cli", "hbone": "command"}
 
 
 def module(package: str) -> str:
@@ -100,7 +98,7 @@ def test_every_declared_variable_is_in_the_source(package: str) -> None:
 @pytest.mark.parametrize("command", tables.COMMANDS)
 def test_every_variable_of_the_command_line_is_declared(command: str) -> None:
     package = tables.COMMANDS[command]
-    cli = importlib.import_module(f"{module(package)}.{CLI.get(command, 'cli')}")
+    cli = importlib.import_module(f"{module(package)}.{tables.CLI.get(command, 'cli')}")
     parsed = [value for value in vars(cli).values() if isinstance(value, click.Command)]
     assert parsed, f"{command}: no click command in its cli module"
     for tool in parsed:

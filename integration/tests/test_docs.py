@@ -75,7 +75,7 @@ def known(reason: str, *names: str, among: Iterable[str]) -> list[object]:
 def tool_of(command: str) -> click.Command:
     """The click command itself."""
     package = tables.COMMANDS[command].replace("-", "_")
-    cli = importlib.import_module(f"{package}.{'server_cli' if command == 'hboned' else 'cli'}")
+    cli = importlib.import_module(f"{package}.{tables.CLI.get(command, 'cli')}")
     return next(value for value in vars(cli).values() if isinstance(value, click.Command))
 
 
@@ -139,7 +139,7 @@ def test_every_module_stands_in_the_table_of_rooms() -> None:
 
 
 @pytest.mark.loopback
-@pytest.mark.parametrize("command", known("too wide", "hbone", "hgate", "krun-launch", among=tables.COMMANDS))
+@pytest.mark.parametrize("command", known("too wide", "krun-launch", among=tables.COMMANDS))
 def test_help_fits_80_columns_and_its_examples_are_understood(command: str) -> None:
     done = processes.run([command, "--help"], env=processes.environment(COLUMNS="80"))
     assert [line for line in done.stdout.splitlines() if len(line) > 80] == []

@@ -18,6 +18,8 @@ COMMANDS = {
     "hgate": "hgate",
     "krun-sshd": "krun-sshd",
 }
+# Modules of the click commands that are not in `cli`: a package's second command, and one whose start is without click.
+CLI = {"hboned": "server_cli", "hbone": "command"}
 PACKAGES = tuple(dict.fromkeys(COMMANDS.values()))
 
 

@@ -17,7 +17,7 @@ EXAMPLES = """
 \b
 Examples:
   ssh -o ProxyCommand='hbone https://HOST/_hbone/22' user@workload
-  hbone --token-command 'gcloud auth print-identity-token --audiences={audience}' HOST:22
+  hbone --token-file FILE HOST:22
   hbone -L 5432 https://HOST/_hbone/5432
 """
 

@@ -21,7 +21,8 @@ EXAMPLES = """
 \b
 Examples:
   hgate --route b.demo=https://b-123456789.us-central1.run.app
-  KRUN_ROUTES='b.demo=https://b.example c.demo:8080=https://c.example' hgate --listen 0.0.0.0:15442
+  KRUN_ROUTES='b.demo=https://b.example c.demo:8080=https://c.example' \\
+    hgate --listen 0.0.0.0:15442
 """
 
 
