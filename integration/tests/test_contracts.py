@@ -79,13 +79,7 @@ def test_every_variable_in_the_source_is_declared(package: str) -> None:
     assert strays == []
 
 
-# krun-launch hands the service account on, and does not read it itself: the mark goes with that row.
-UNUSED = pytest.mark.xfail(reason="WORKLOAD_SERVICE_ACCOUNT", strict=False)
-
-
-@pytest.mark.parametrize(
-    "package", [pytest.param(name, marks=[UNUSED] if name == "krun-launch" else []) for name in tables.PACKAGES]
-)
+@pytest.mark.parametrize("package", tables.PACKAGES)
 def test_every_declared_variable_is_in_the_source(package: str) -> None:
     # hgate's flags for its tunnels are hbone's.
     homes = [package, "hbone"] if package == "hgate" else [package]

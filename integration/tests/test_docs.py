@@ -6,7 +6,6 @@ import doctest
 import importlib
 import re
 import shlex
-from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -66,12 +65,6 @@ def test_every_link_in_a_document_leads_somewhere(path: Path) -> None:
     assert [link for link in local if not (path.parent / link).exists()] == []
 
 
-def known(reason: str, *names: str, among: Iterable[str]) -> list[object]:
-    """Parameters of which some do not hold yet: their mark goes when they do."""
-    mark = pytest.mark.xfail(reason=reason, strict=False)
-    return [pytest.param(name, marks=[mark] if name in names else []) for name in among]
-
-
 def tool_of(command: str) -> click.Command:
     """The click command itself."""
     package = tables.COMMANDS[command].replace("-", "_")
@@ -102,7 +95,7 @@ def test_every_option_of_a_command_stands_in_its_man_page(command: str) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("package", known("WORKLOAD_SERVICE_ACCOUNT", "krun-launch", among=tables.PACKAGES))
+@pytest.mark.parametrize("package", tables.PACKAGES)
 def test_every_variable_that_a_package_reads_stands_in_its_man_page(package: str) -> None:
     everybodys = {row.name for row in tables.variables().values() if row.read_by == frozenset(tables.COMMANDS)}
     # Where logs go is decided alike everywhere, so docs/environment.md says it once; the two switches stand everywhere.
@@ -139,7 +132,7 @@ def test_every_module_stands_in_the_table_of_rooms() -> None:
 
 
 @pytest.mark.loopback
-@pytest.mark.parametrize("command", known("too wide", "krun-launch", among=tables.COMMANDS))
+@pytest.mark.parametrize("command", tables.COMMANDS)
 def test_help_fits_80_columns_and_its_examples_are_understood(command: str) -> None:
     done = processes.run([command, "--help"], env=processes.environment(COLUMNS="80"))
     assert [line for line in done.stdout.splitlines() if len(line) > 80] == []

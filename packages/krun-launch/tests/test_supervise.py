@@ -347,7 +347,8 @@ def test_missing_hboned_is_one_warning(workload: dict[str, str], address: str, t
     python.symlink_to(Path(sys.executable).resolve())
     packages = sysconfig.get_paths()["purelib"]
     code = f"import site; site.addsitedir({packages!r}); from krun_launch.cli import main; main()"
-    argv = [str(python), "-c", code, "--no-env", "--", *apps.argv(address=address)]
+    # Neither the system's packages nor the user's: only those that are named.
+    argv = [str(python), "-I", "-S", "-c", code, "--no-env", "--", *apps.argv(address=address)]
     with processes.start(argv, env={**workload, "PATH": "/usr/bin:/bin", "SSH_AUTH": "ssh-ed25519 x"}) as running:
         running.wait_for(READY)
         assert running.stderr.count("warning: ") == 1

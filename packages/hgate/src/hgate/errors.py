@@ -96,8 +96,8 @@ def _open_standard_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            # The lowest number that is free is this one.
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            # The lowest number that is free is this one. A write to stdout fails, as before: data must not vanish.
+            os.set_inheritable(os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_RDWR), True)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
