@@ -76,6 +76,12 @@ def test_what_is_no_port_is_refused(offer: str) -> None:
         read(offer)
 
 
+def test_name_that_is_offered_with_two_targets_is_refused() -> None:
+    with pytest.raises(Misconfigured, match="22 is offered twice, as 15022 and as 2222"):
+        offers(offer="22=15022,22=2222", environment={}, own_port=15009)
+    assert offers(offer="22=15022,22=15022", environment={}, own_port=15009).ports == {"22": 15022}
+
+
 def test_empty_offer_offers_nothing() -> None:
     assert dict(read("").ports) == {}
 

@@ -58,7 +58,9 @@ def test_peer_that_has_begun_may_be_silent() -> None:
     async def peer(_: Session, theirs: socket.socket) -> None:
         await asyncio.get_running_loop().sock_sendall(theirs, PREFACE)
         await acknowledged(theirs)
-        await asyncio.sleep(2 * HELLO)
+        with pytest.raises(TimeoutError):  # neither a word nor an end comes
+            async with asyncio.timeout(2 * HELLO):
+                await asyncio.get_running_loop().sock_recv(theirs, 1)
         theirs.shutdown(socket.SHUT_RDWR)
 
     assert serving(peer).fault == ""

@@ -23,6 +23,7 @@ MOUNTED = Facts(envoy="/opt/envoy", has_default_certs=True)
         ({"XDS_ADDR": "-"}, MOUNTED, "none", "XDS_ADDR=-"),
         ({"XDS_ADDR": "-", "KRUN_MODE": "static"}, MOUNTED, "static", "KRUN_MODE=static"),
         ({"MESH": "static:g:1"}, ENVOY, "static", "MESH=static:"),
+        ({"MESH": "static:g:1", "XDS_ADDR": "-"}, ENVOY, "static", "MESH=static:"),
         ({"MESH": "file:x"}, ENVOY, "none", "nothing in the environment names a mesh"),
         ({"KRUN_GATEWAY": "g:1"}, ENVOY, "static", "envoy is there, and KRUN_GATEWAY"),
         ({"MCON_ADDR": "1.2.3.4"}, ENVOY, "static", "envoy is there, and MCON_ADDR"),
@@ -41,6 +42,20 @@ def test_choice(env: dict[str, str], facts: Facts, mode: str, reason: str) -> No
 def test_mode_of_a_later_version_is_refused_by_name(mode: str) -> None:
     with pytest.raises(Misconfigured, match=f"KRUN_MODE={mode}: this version"):
         choose({"KRUN_MODE": mode}, facts=MOUNTED)
+
+
+@pytest.mark.parametrize(
+    ("env", "named"),
+    [
+        ({"XDS_ADDR": "istiod:15012"}, "XDS_ADDR=istiod:15012"),
+        ({"XDS_ADDR": "istiod:15012", "MESH": "static:g:1"}, "XDS_ADDR=istiod:15012"),
+        ({"MESH": "gke://project"}, "MESH=gke://project"),
+    ],
+)
+def test_mesh_that_this_version_cannot_join_is_no_silent_step_down(env: dict[str, str], named: str) -> None:
+    with pytest.raises(Misconfigured, match=named) as caught:
+        choose(env, facts=MOUNTED)
+    assert caught.value.hint
 
 
 def test_unknown_mode_is_wrong_usage() -> None:

@@ -49,7 +49,7 @@ def offers(*, offer: str, environment: Mapping[str, str], own_port: int) -> Offe
     """Read ``PORT`` or ``PORT=TARGETPORT`` by comma, and the variables ``PORT_name=PORT``.
 
     Raises:
-        Misconfigured: not of that form, or a port that is never offered.
+        Misconfigured: not of that form, a port that is never offered, or a name with two targets.
     """
     pairs = [_pair(word.strip()) for word in offer.split(",") if word.strip()]
     pairs += [
@@ -57,9 +57,12 @@ def offers(*, offer: str, environment: Mapping[str, str], own_port: int) -> Offe
         for name, value in environment.items()
         if name.startswith(FAMILY) and value and _NAME.fullmatch(name.removeprefix(FAMILY))
     ]
+    ports: dict[str, int] = {}
     for name, port in pairs:
         _check(name=name, port=port, own_port=own_port)
-    return Offers(ports=dict(pairs))
+        if ports.setdefault(name, port) != port:
+            raise Misconfigured(f"{name} is offered twice, as {ports[name]} and as {port}", hint="keep one")
+    return Offers(ports=ports)
 
 
 def _pair(word: str) -> tuple[str, int]:

@@ -47,10 +47,21 @@ def choose(env: Mapping[str, str], *, facts: Facts) -> Choice:
 
 
 def _auto(env: Mapping[str, str], *, facts: Facts) -> Choice:
-    if env.get("XDS_ADDR") == "-":
-        return Choice(mode=NONE, reason="XDS_ADDR=-")
-    if env.get("MESH", "").startswith("static:"):
+    mesh, address = env.get("MESH", ""), env.get("XDS_ADDR", "")
+    if address not in ("", "-"):
+        # Running without the mesh that was asked for would be a silent step down.
+        raise Misconfigured(
+            f"XDS_ADDR={address}: this version of krun-launch has no mode with a control plane",
+            hint="XDS_ADDR=- says that there is none; MESH=static:HOST:PORT names a mesh without one",
+        )
+    if mesh.startswith("static:"):
         return Choice(mode=STATIC, reason="MESH=static:")
+    if mesh and not mesh.startswith("file:"):
+        raise Misconfigured(
+            f"MESH={mesh}: not a form that this version knows", hint="static:HOST:PORT, or file:PATH for krun-discover"
+        )
+    if address == "-":
+        return Choice(mode=NONE, reason="XDS_ADDR=-")
     signs = [name for name in ("KRUN_GATEWAY", "MCON_ADDR", "KRUN_CERTS") if env.get(name)]
     if facts.has_default_certs:
         signs.append("certificates are mounted")
