@@ -14,6 +14,13 @@ missing=
 command -v ssh >/dev/null && command -v ssh-keygen >/dev/null || missing="$missing openssh-client"
 command -v unshare >/dev/null || missing="$missing util-linux"
 command -v curl >/dev/null || missing="$missing curl"
+# Programs for root stand where a user's PATH does not lead.
+PATH=$PATH:/usr/sbin:/sbin
+command -v iptables-legacy-restore >/dev/null && command -v iptables-nft-restore >/dev/null || missing="$missing iptables"
+command -v ip >/dev/null || missing="$missing iproute2"
+command -v dash >/dev/null || missing="$missing dash"
+command -v busybox >/dev/null || missing="$missing busybox"
+command -v shellcheck >/dev/null || missing="$missing shellcheck"
 
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

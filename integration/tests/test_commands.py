@@ -173,7 +173,9 @@ ONE_SHOTS = {
     "krun-launch --dry-run": (["krun-launch", "--no-env", "--dry-run", "--", "sh", "-c", "exit 0"], 0),
     "krun-launch": (["krun-launch", "--no-env", "--", "true"], 0),
     "hbone": (["hbone", "http://127.0.0.1:1/_hbone/22"], 69),
-    "krun-iptables": (["krun-iptables"], 78),
+    # Never without a flag: it would change this machine's own rules.
+    "krun-iptables --dry-run": (["krun-iptables", "--dry-run"], 0),
+    "krun-iptables --show-settings": (["krun-iptables", "--show-settings"], 0),
 }
 
 

@@ -50,6 +50,8 @@ def _loopback() -> str:
     try:
         components.envoy()
         components.program("ssh", package="openssh-client")
+        for shell in ("dash", "busybox", "shellcheck"):
+            components.program(shell, package=shell)
     except components.Missing as missing:
         return str(missing)
     return ""
@@ -60,19 +62,22 @@ def _namespaces() -> str:
         return "namespaces are Linux's"
     try:
         unshare = components.program("unshare", package="util-linux")
+        components.program("ip", package="iproute2")
+        for kind in ("legacy", "nft"):
+            components.program(f"iptables-{kind}-restore", package="iptables")
     except components.Missing as missing:
         return str(missing)
     own = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     tried = subprocess.run(
-        [unshare, *own, "--pid", "--fork", "--mount-proc", "true"], capture_output=True, text=True, check=False
+        [unshare, *own, "--net", "--pid", "--fork", "--mount-proc", "true"], capture_output=True, text=True, check=False
     )
-    return "" if tried.returncode == 0 else f"unshare --pid: {tried.stderr.strip()}"
+    return "" if tried.returncode == 0 else f"unshare --net --pid: {tried.stderr.strip()}"
 
 
 TIERS = (
     Tier(name="pure", expression="not loopback and not netns", needs="nothing", lacks=_nothing),
-    Tier(name="loopback", expression="loopback and not netns", needs="Envoy, OpenSSH", lacks=_loopback),
-    Tier(name="netns", expression="netns", needs="root or user namespaces", lacks=_namespaces),
+    Tier(name="loopback", expression="loopback and not netns", needs="Envoy, OpenSSH, shells", lacks=_loopback),
+    Tier(name="netns", expression="netns", needs="root or user namespaces, iptables, ip", lacks=_namespaces),
 )
 LINTERS = (
     ("ruff", "check", "--quiet", "."),
