@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := $(wildcard packages/*)
-SOURCES := pyproject.toml constraints.txt integration/pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES))
+SOURCES := pyproject.toml constraints.txt integration/pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES)) $(wildcard packages/*/scripts/*)
 STAMP := $(VENV)/.installed
 
 .PHONY: setup system demo test lint bench soak sync clean help

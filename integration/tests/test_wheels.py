@@ -93,3 +93,8 @@ def test_the_launcher_from_a_wheel_runs_an_application(ours: Path, third_party: 
     env = {"PATH": f"{venv / 'bin'}:/usr/bin:/bin", "NO_GCE_CHECK": "true", "XDS_ADDR": "-"}
     done = processes.run(["sh", "-c", "krun-discover | krun-launch -- sh -c 'echo ran; exit 7'"], env=env, stdin=None)
     assert (done.returncode, done.stdout) == (7, "ran\n"), done.stderr
+    # The entrypoint comes with it, finds both beside itself, and says the same.
+    done = processes.run(
+        [str(venv / "bin" / "krun"), "sh", "-c", "echo ran; exit 7"], env={**env, "PATH": "/usr/bin:/bin"}
+    )
+    assert (done.returncode, done.stdout) == (7, "ran\n"), done.stderr

@@ -20,6 +20,8 @@ COMMANDS = {
 }
 # Modules of the click commands that are not in `cli`: a package's second command, and one whose start is without click.
 CLI = {"hboned": "server_cli", "hbone": "command"}
+# Shell scripts among the commands: they keep their own promises, and have no command line of click's.
+SCRIPTS = {"krun": "krun-launch"}
 PACKAGES = tuple(dict.fromkeys(COMMANDS.values()))
 
 
@@ -60,7 +62,7 @@ def log_fields() -> frozenset[str]:
 
 def _commands(cell: str) -> frozenset[str]:
     words = {word.strip() for word in cell.split(",")}
-    return frozenset(COMMANDS) if "all" in words else frozenset(words & set(COMMANDS))
+    return frozenset(COMMANDS) if "all" in words else frozenset(words & {*COMMANDS, *SCRIPTS})
 
 
 def _rows(path: Path, *, columns: int) -> list[list[str]]:

@@ -1,0 +1,283 @@
+"""The entrypoint ``krun``: its own file, under every shell that images have, with the real tools beside it.
+
+Where a test needs a tool to fail in a chosen way, or a krun-launch that can do what this version cannot, a script
+stands in for it and keeps to the same argv, streams and status.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from krun_testbed import components, namespaces, processes, tables
+
+pytestmark = pytest.mark.loopback
+
+SCRIPT = tables.ROOT / "packages" / "krun-launch" / "scripts" / "krun"
+SHELLS = {"dash": ["dash"], "busybox": ["busybox", "sh"], "sh": []}
+# A krun-launch that can capture: takes the plan's question, and says what it was started with.
+CAPTURES = """\
+case "$*" in *--dry-run*) exit 0 ;; esac
+echo "launched ${KRUN_INTERCEPTION-unset}"
+"""
+
+
+class Image:
+    """A folder of commands as an image has it: ``krun``, and the tools that were picked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bin = folder / "bin"
+        self.temporary = folder / "temporary"
+        self.bin.mkdir()
+        self.temporary.mkdir()
+        shutil.copy(SCRIPT, self.bin)
+
+    def pick(self, *tools: str) -> Image:
+        for tool in tools:
+            (self.bin / tool).symlink_to(components.command(tool))
+        return self
+
+    def stand_in(self, tool: str, text: str) -> Image:
+        path = self.bin / tool
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+        return self
+
+    def argv(self, *arguments: str, shell: Sequence[str] = ()) -> list[str]:
+        return [*shell, str(self.bin / "krun"), *arguments]
+
+    def env(self, **variables: str) -> dict[str, str]:
+        path = f"{self.bin}:/usr/sbin:/usr/bin:/sbin:/bin"
+        own = {"PATH": path, "TMPDIR": str(self.temporary), "KRUN_LOG_FORMAT": "text", "KRUN_MODE": "none"}
+        return processes.environment(**{**own, **variables})
+
+    def run(self, *arguments: str, shell: Sequence[str] = (), stdin: str = "", **variables: str) -> Done:
+        done = processes.run(self.argv(*arguments, shell=shell), env=self.env(**variables), stdin=stdin)
+        assert list(self.temporary.iterdir()) == []
+        return done
+
+
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    """krun alone."""
+    return Image(tmp_path)
+
+
+@pytest.fixture
+def whole(image: Image) -> Image:
+    """krun and the three tools that it starts."""
+    return image.pick("krun-discover", "krun-iptables", "krun-launch")
+
+
+@pytest.fixture
+def capturing(image: Image) -> Image:
+    """krun and a krun-launch that can capture."""
+    return image.pick("krun-discover").stand_in("krun-launch", CAPTURES)
+
+
+@pytest.mark.parametrize("shell", sorted(SHELLS))
+def test_the_application_gets_its_arguments_its_stdin_and_what_was_found(whole: Image, shell: str) -> None:
+    says = 'cat; printf "<%s>" "$@" "$WORKLOAD_NAMESPACE"; exit 7'
+    arguments = ("sh", "-c", says, "sh", "two words", "", "--flag", "$HOME")
+    done = whole.run(*arguments, shell=SHELLS[shell], stdin="typed ", PROJECT_ID="mesh-demo-7")
+    assert done.returncode == 7, done.stderr
+    assert done.stdout == "typed <two words><><--flag><$HOME><demo>"
+
+
+@pytest.mark.parametrize("shell", sorted(SHELLS))
+def test_it_becomes_krun_launch_and_leaves_no_process_between(whole: Image, shell: str) -> None:
+    argv = whole.argv("--", "sh", "-c", 'echo "below $PPID"; cat /proc/$PPID/comm', shell=SHELLS[shell])
+    with processes.start(argv, env=whole.env()) as running:
+        assert running.wait() == 0
+        assert running.stdout == f"below {running.pid}\nkrun-launch\n"
+
+
+def test_nothing_is_left_of_the_file_while_the_application_runs(whole: Image) -> None:
+    done = whole.run("sh", "-c", 'ls -A "$TMPDIR"; echo listed')
+    assert (done.returncode, done.stdout) == (0, "listed\n")
+
+
+def test_the_file_is_its_users_alone(image: Image) -> None:
+    image.pick("krun-launch").stand_in("krun-discover", "stat -L -c %a /dev/fd/1 >&2; echo '{}'")
+    done = processes.run(
+        ["sh", "-c", 'umask 0; exec "$0" "$@"', *image.argv("sh", "-c", "umask")], env=image.env(), stdin=""
+    )
+    assert done.stderr.splitlines()[0] == "600"
+    # The application's files are its own business.
+    assert done.stdout == "0000\n"
+
+
+def test_a_discovery_that_fails_ends_the_start_with_its_status_and_message(whole: Image) -> None:
+    done = whole.run("echo", "started", MESH="nonsense:")
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "krun-discover: error: " in done.stderr
+
+
+def test_without_krun_discover_the_environment_is_what_is_set(image: Image) -> None:
+    done = image.pick("krun-launch").run("sh", "-c", 'echo "${PORT_http-unset}"')
+    assert (done.returncode, done.stdout) == (0, "unset\n")
+
+
+def test_without_krun_launch_it_says_so(image: Image) -> None:
+    done = image.pick("krun-discover").run("echo", "started")
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr == "krun: error: krun-launch: not found\nhint: install krun-launch\n"
+
+
+def test_without_a_folder_for_the_file_it_says_so(whole: Image, tmp_path: Path) -> None:
+    done = whole.run("echo", "started", TMPDIR=str(tmp_path / "none"))
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr.splitlines()[-1] == "hint: set TMPDIR to a folder that can be written"
+
+
+def test_help_is_on_stdout_and_another_flag_is_wrong_usage(image: Image) -> None:
+    done = image.run("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: krun ")
+    done = image.run("--mode", "none", "echo")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("krun: error: no such option: --mode\nhint: ")
+
+
+@pytest.mark.parametrize("shell", sorted(SHELLS))
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_while_it_discovers_ends_the_start_and_what_was_started(
+    image: Image, shell: str, number: int, status: int
+) -> None:
+    image.pick("krun-launch").stand_in("krun-discover", 'echo "pid $$" >&2; exec sleep 60')
+    with processes.start(image.argv("echo", "started", shell=SHELLS[shell]), env=image.env()) as running:
+        below = int(running.wait_for(r"^pid (\d+)$")[1])
+        running.signal(number)
+        assert running.wait() == status
+        assert running.stdout == ""
+    assert not Path(f"/proc/{below}").exists()
+    assert list(image.temporary.iterdir()) == []
+
+
+# Interception
+
+
+@pytest.mark.parametrize("shell", sorted(SHELLS))
+@pytest.mark.parametrize(("status", "word"), [(0, "redirect"), (77, "none")])
+def test_what_krun_iptables_could_do_is_told_to_krun_launch(
+    capturing: Image, shell: str, status: int, word: str
+) -> None:
+    capturing.stand_in("krun-iptables", f"exit {status}")
+    done = capturing.run("app", shell=SHELLS[shell], KRUN_MODE="captured")
+    assert (done.returncode, done.stdout) == (0, f"launched {word}\n")
+
+
+@pytest.mark.parametrize("status", [1, 69, 70, 78, 126])
+def test_any_other_status_of_krun_iptables_ends_the_start_with_it(capturing: Image, status: int) -> None:
+    capturing.stand_in("krun-iptables", f"exit {status}")
+    done = capturing.run("app", KRUN_MODE="captured")
+    assert (done.returncode, done.stdout) == (status, "")
+    assert f"krun: error: krun-iptables ended with {status}\nhint: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("mode", "interception", "word"),
+    [("auto", "", ""), ("static", "", ""), ("none", "", ""), ("", "", ""), ("captured", "redirect", "redirect")],
+)
+def test_no_rule_is_touched_unless_capture_is_asked_for_and_not_seen_to(
+    capturing: Image, mode: str, interception: str, word: str
+) -> None:
+    capturing.stand_in("krun-iptables", "echo touched >&2; exit 70")
+    done = capturing.run("app", KRUN_MODE=mode, KRUN_INTERCEPTION=interception)
+    assert (done.returncode, done.stdout) == (0, f"launched {word}\n")
+    assert "touched" not in done.stderr
+
+
+def test_an_image_without_krun_iptables_leaves_the_question_open(capturing: Image) -> None:
+    # A PATH that leads nowhere else: a krun-iptables of this machine would be taken, and change its rules.
+    for name in ("mktemp", "rm"):
+        (capturing.bin / name).symlink_to(components.program(name, package="coreutils"))
+    done = capturing.run("app", KRUN_MODE="captured", PATH=str(capturing.bin))
+    assert (done.returncode, done.stdout) == (0, "launched unset\n")
+
+
+def test_a_mode_that_krun_launch_refuses_ends_before_any_rule(image: Image) -> None:
+    image.pick("krun-discover", "krun-launch").stand_in("krun-iptables", "echo touched >&2; exit 70")
+    done = image.run("echo", "started", KRUN_MODE="captured")
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr.startswith("krun-launch: error: KRUN_MODE=captured")
+    assert "touched" not in done.stderr
+
+
+def rules(where: namespaces.Namespace) -> list[str]:
+    text = where.must("iptables-nft-save", "-t", "nat") + where.must("iptables-legacy-save", "-t", "nat")
+    return [line for line in text.splitlines() if line.startswith("-A")]
+
+
+@pytest.mark.netns
+def test_a_start_that_fails_leaves_no_rule_behind(whole: Image) -> None:
+    with namespaces.namespace() as own:
+        for variables in ({"KRUN_MODE": "captured"}, {"KRUN_MODE": "captured", "MESH": "nonsense:"}):
+            done = own.run(*whole.argv("echo", "started"), env=whole.env(**variables))
+            assert (done.returncode, done.stdout) == (78, ""), done.stderr
+            assert rules(own) == []
+        # Rules that cannot be: nothing of them is there, and the start ends with the tool's status.
+        (whole.bin / "krun-launch").unlink()
+        whole.stand_in("krun-launch", CAPTURES)
+        env = whole.env(KRUN_MODE="captured", OUTBOUND_PORTS_EXCLUDE="70000")
+        done = own.run(*whole.argv("echo", "started"), env=env)
+        assert (done.returncode, done.stdout) == (78, ""), done.stderr
+        assert rules(own) == []
+
+
+@pytest.mark.netns
+def test_real_rules_stand_before_krun_launch_starts(capturing: Image) -> None:
+    capturing.pick("krun-iptables")
+    env = capturing.env(KRUN_MODE="captured")
+    with namespaces.namespace() as own:
+        without = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin", *capturing.argv("app")]
+        assert own.run(*without, env=env).stdout == "launched none\n"
+        assert rules(own) == []
+        assert own.run(*capturing.argv("app"), env=env).stdout == "launched redirect\n"
+        assert "-A OUTPUT -j ISTIO_OUTPUT" in rules(own)
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("shell", sorted(SHELLS))
+def test_as_pid_1_it_ends_on_sigterm_while_it_discovers_and_is_krun_launch_then(image: Image, shell: str) -> None:
+    own = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    unshare = ["unshare", *own, "--pid", "--fork", "--mount-proc"]
+    image.pick("krun-launch").stand_in("krun-discover", "echo discovers >&2; exec sleep 60")
+    with processes.start([*unshare, *image.argv("app", shell=SHELLS[shell])], env=image.env()) as running:
+        running.wait_for("^discovers$")
+        os.kill(processes.children(running.pid)[0], signal.SIGTERM)
+        assert running.wait() == 143
+    image.stand_in("krun-discover", "echo '{}'")
+    done = processes.run([*unshare, *image.argv("cat", "/proc/1/comm", shell=SHELLS[shell])], env=image.env())
+    assert (done.returncode, done.stdout) == (0, "krun-launch\n"), done.stderr
+
+
+# The file itself
+
+
+def test_the_shell_scripts_are_clean() -> None:
+    checker = components.program("shellcheck", package="shellcheck")
+    for path in (SCRIPT, tables.ROOT / "integration" / "setup.sh"):
+        done = processes.run([checker, "--shell=sh", str(path)])
+        assert done.returncode == 0, done.stdout
+
+
+def test_the_installed_command_is_this_file() -> None:
+    assert Path(components.command("krun")).read_bytes() == SCRIPT.read_bytes()
+
+
+def test_every_variable_of_ours_in_it_stands_in_the_table() -> None:
+    rows = tables.variables()
+    used = set(re.findall(r"\bKRUN_\w+", SCRIPT.read_text(encoding="utf-8")))
+    assert used == {name for name, row in rows.items() if "krun" in row.read_by | row.set_by}
+    assert "krun" in rows["KRUN_INTERCEPTION"].set_by
