@@ -31,14 +31,21 @@ COMMIT
 -A OUTPUT -j ISTIO_OUTPUT
 COMMIT
 """
-needs_users = pytest.mark.skipif(os.geteuid() != 0, reason="other users than root: run the tests as root")
 
 
 @pytest.fixture
-def workload() -> Iterator[Namespace]:
-    """An empty network namespace."""
+def bare() -> Iterator[Namespace]:
+    """An empty network namespace; a plain user's has no other user than its root."""
     with namespaces.namespace() as own:
         yield own
+
+
+@pytest.fixture
+def workload(bare: Namespace) -> Namespace:
+    """One with all users, as the rules name some: the kernel refuses rules about users that are not there."""
+    if os.geteuid() != 0:
+        pytest.skip("rules name users that only root can be: run the tests as root")
+    return bare
 
 
 @pytest.fixture
@@ -181,7 +188,6 @@ def test_a_failure_changes_nothing_and_shows_its_line(workload: Namespace, kind:
         assert saved(workload, kind) == before
 
 
-@needs_users
 def test_a_lock_that_another_program_holds_is_waited_for_and_named(workload: Namespace, tmp_path: Path) -> None:
     with (tmp_path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -213,7 +219,6 @@ def test_a_star_takes_every_address_and_an_excluded_port_none(workload: Namespac
             assert workload.call(address, 15009).startswith("15009 ")
 
 
-@needs_users
 def test_the_proxys_user_its_group_and_exempt_groups_are_not_intercepted(
     workload: Namespace, outside: Namespace, kind: str
 ) -> None:
@@ -223,7 +228,6 @@ def test_the_proxys_user_its_group_and_exempt_groups_are_not_intercepted(
             assert workload.call(THERE, 80, uid=uid, gid=gid).split()[0] == port, (uid, gid)
 
 
-@needs_users
 def test_other_ids_of_the_proxy_take_the_place_of_1337(workload: Namespace, outside: Namespace) -> None:
     applied(workload, PROXY_UID="100,101", PROXY_GID="102")
     with workload.listen("127.0.0.1:15001"):
@@ -231,7 +235,6 @@ def test_other_ids_of_the_proxy_take_the_place_of_1337(workload: Namespace, outs
             assert workload.call(THERE, 80, uid=uid, gid=gid).split()[0] == port, (uid, gid)
 
 
-@needs_users
 @pytest.mark.parametrize("inbound", ["", "*"])
 def test_loopback_is_left_alone(workload: Namespace, outside: Namespace, inbound: str) -> None:
     applied(workload, "--include", "*", ISTIO_INBOUND_PORTS=inbound)
@@ -245,7 +248,6 @@ def test_loopback_is_left_alone(workload: Namespace, outside: Namespace, inbound
         assert workload.call(HERE, 8080, uid=1337, gid=1337, source="127.0.0.6").startswith("8080 ")
 
 
-@needs_users
 def test_the_proxy_that_calls_its_own_workload_comes_in_as_others_do(workload: Namespace, outside: Namespace) -> None:
     with workload.listen("0.0.0.0:8080", "0.0.0.0:15001", "0.0.0.0:15006"):
         applied(workload)
@@ -278,18 +280,17 @@ WITHOUT_NET_ADMIN = ("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-
 @pytest.mark.parametrize("arguments", [[], ["--remove"]])
 @pytest.mark.parametrize("which", ["auto", *KINDS])
 def test_without_net_admin_it_is_not_permitted_and_nothing_changes(
-    workload: Namespace, which: str, arguments: list[str]
+    bare: Namespace, which: str, arguments: list[str]
 ) -> None:
-    before = [saved(workload, kind) for kind in KINDS]
-    done = iptables(workload, *arguments, "--iptables", which, below=WITHOUT_NET_ADMIN)
+    before = [saved(bare, kind) for kind in KINDS]
+    done = iptables(bare, *arguments, "--iptables", which, below=WITHOUT_NET_ADMIN)
     assert (done.returncode, done.stdout) == (77, ""), done.stderr
     error, hint = done.stderr.splitlines()
     assert error.startswith("krun-iptables: error: rules cannot be ")
     assert "NET_ADMIN" in hint
-    assert [saved(workload, kind) for kind in KINDS] == before
+    assert [saved(bare, kind) for kind in KINDS] == before
 
 
-@needs_users
 @pytest.mark.parametrize("which", ["auto", *KINDS])
 def test_another_user_than_root_is_not_permitted(workload: Namespace, which: str) -> None:
     # May look into any folder, as a checkout may lie in root's: it is the rules that are not permitted.
@@ -300,10 +301,8 @@ def test_another_user_than_root_is_not_permitted(workload: Namespace, which: str
     assert "NET_ADMIN" in done.stderr
 
 
-def test_a_user_namespace_without_the_proxys_ids_is_not_permitted() -> None:
+def test_a_user_namespace_without_the_proxys_ids_is_not_permitted(bare: Namespace) -> None:
     # As in a container of a user who has no further ids: the kernel refuses rules about users that are not there.
-    below = ("unshare", "--user", "--map-root-user", "--net")
-    with namespaces.namespace() as own:
-        done = iptables(own, "--iptables", "nft", below=below)
+    done = iptables(bare, "--iptables", "nft", below=("unshare", "--user", "--map-root-user", "--net"))
     assert done.returncode == 77, done.stderr
     assert "1337" in done.stderr

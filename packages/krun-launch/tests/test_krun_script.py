@@ -236,6 +236,7 @@ def test_a_start_that_fails_leaves_no_rule_behind(whole: Image) -> None:
 
 
 @pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="rules name users that only root can be: run the tests as root")
 def test_real_rules_stand_before_krun_launch_starts(capturing: Image) -> None:
     capturing.pick("krun-iptables")
     env = capturing.env(KRUN_MODE="captured")
