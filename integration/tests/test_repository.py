@@ -30,7 +30,8 @@ def texts() -> Iterator[tuple[Path, str]]:
                 is_cache = path.name.endswith("_cache") or path.name in {"__pycache__", ".hypothesis"}
                 if path.name not in GENERATED and not is_cache:
                     waiting.append(path)
-            elif path.suffix not in {".lock", ".pyc"}:
+            # In a work tree beside a checkout, .git is a file that names that checkout.
+            elif path.suffix not in {".lock", ".pyc"} and path.name not in GENERATED:
                 yield path.relative_to(ROOT), path.read_text(encoding="utf-8")
 
 
