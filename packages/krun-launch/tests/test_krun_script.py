@@ -107,6 +107,16 @@ def test_nothing_is_left_of_the_file_while_the_application_runs(whole: Image) ->
     assert (done.returncode, done.stdout) == (0, "listed\n")
 
 
+def test_the_application_holds_no_descriptor_of_the_file(whole: Image) -> None:
+    done = whole.run("sh", "-c", "test ! -e /dev/fd/3 && echo clean")
+    assert (done.returncode, done.stdout) == (0, "clean\n")
+
+
+def test_version_is_krun_launchs(whole: Image) -> None:
+    done = whole.run("--version")
+    assert (done.returncode, done.stdout) == (0, "krun-launch 0.1.0\n")
+
+
 def test_the_file_is_its_users_alone(image: Image) -> None:
     image.pick("krun-launch").stand_in("krun-discover", "stat -L -c %a /dev/fd/1 >&2; echo '{}'")
     done = processes.run(

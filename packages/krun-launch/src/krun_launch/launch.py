@@ -94,11 +94,19 @@ def _environment(request: Request, *, env: Mapping[str, str], arriving: Signals)
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise Misconfigured(f"environment from {name}: cannot be read: {error.strerror}") from None
+    _keep_from_children(name)
     try:
         found = envjson.read(descriptor, name=name, timeout=timeout, signals=arriving)
     finally:
         os.close(descriptor)
     return envjson.merge(base=env, found=found), INHERIT
+
+
+def _keep_from_children(name: str) -> None:
+    """A file that was handed on as /dev/fd/N, as `krun` does, is for us: nothing that we start gets it."""
+    number = name.removeprefix("/dev/fd/")
+    if number != name and number.isdecimal() and len(number) < 10 and int(number) > 2:
+        os.set_inheritable(int(number), False)
 
 
 def _print(made: Plan, *, env: Mapping[str, str]) -> None:
