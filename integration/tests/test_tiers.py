@@ -60,7 +60,7 @@ def test_a_failing_test_and_a_tier_without_tests_fail(tmp_path: Path) -> None:
     done = tiers("--tier", "pure", str(file))
     assert "0 passed, 1 failed, 0 skipped" in done.stdout
     assert done.returncode == 1
-    assert tiers("--tier", "netns", str(file)).returncode == 1
+    assert tiers("--tier", "loopback", str(file)).returncode == 1
 
 
 def test_the_long_form_asks_hypothesis_for_more_and_takes_pytests_flags(tmp_path: Path) -> None:
