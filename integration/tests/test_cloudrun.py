@@ -10,7 +10,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h2.config
@@ -137,32 +137,12 @@ def service(
 
 
 @pytest.fixture(scope="module")
-def issuer() -> Issuer:
-    return Issuer()
-
-
-def make(
-    services: list[Service], issuer: Issuer, authority: Authority, *, timeout: float = 300.0, parent: Path | None = None
-) -> CloudRun:
-    address = addresses.loopback()
-    listen = (address, addresses.free_port(address=address))
-    return CloudRun(
-        services=services,
-        issuer=issuer,
-        authority=authority,
-        listen=listen,
-        request_timeout=timeout,
-        directory=parent,
-    )
-
-
-@pytest.fixture(scope="module")
-def front(issuer: Issuer, authority: Authority) -> Iterator[CloudRun]:
+def front(cloud_run: Callable[..., CloudRun]) -> Iterator[CloudRun]:
     services = [
         service(addresses.loopback()),
         service(addresses.loopback(), name="open", host=OPEN_HOST, is_open=True),
     ]
-    with make(services, issuer, authority) as running:
+    with cloud_run(*services) as running:
         yield running
 
 
@@ -305,8 +285,10 @@ def test_http1_clients_are_served_too(front: CloudRun, authority: Authority, iss
     connection.close()
 
 
-def test_the_request_timeout_cuts_a_stream_that_is_under_way(issuer: Issuer, authority: Authority) -> None:
-    with make([service(addresses.loopback())], issuer, authority, timeout=0.6) as front:
+def test_the_request_timeout_cuts_a_stream_that_is_under_way(
+    cloud_run: Callable[..., CloudRun], issuer: Issuer, authority: Authority
+) -> None:
+    with cloud_run(service(addresses.loopback()), request_timeout=0.6) as front:
         client = Client(front, authority)
         token = issuer.id_token(URL)
         silent = client.open("/silent", token=token)
@@ -319,13 +301,13 @@ def test_the_request_timeout_cuts_a_stream_that_is_under_way(issuer: Issuer, aut
 
 
 def test_an_instance_ends_by_sigterm_and_no_process_or_file_is_left(
-    issuer: Issuer, authority: Authority, tmp_path: Path
+    cloud_run: Callable[..., CloudRun], tmp_path: Path
 ) -> None:
     address = addresses.loopback()
     log = tmp_path / "b.log"
     parent = tmp_path / "front"
     parent.mkdir()
-    with make([service(address, log=log)], issuer, authority, parent=parent) as front:
+    with cloud_run(service(address, log=log), directory=parent) as front:
         pid = front.instances["b"].pid
         assert front.url("b") == URL
         assert list(parent.iterdir())
@@ -338,13 +320,13 @@ def test_an_instance_ends_by_sigterm_and_no_process_or_file_is_left(
 
 
 def test_a_process_that_left_its_group_ends_with_the_container(
-    issuer: Issuer, authority: Authority, tmp_path: Path
+    cloud_run: Callable[..., CloudRun], tmp_path: Path
 ) -> None:
     address = addresses.loopback()
     file = tmp_path / "pid"
     command = f"setsid sh -c 'echo $$ >{file}; exec sleep 1000' & exec {' '.join(CONTAINER)}"
     lonely = Service(name="b", host=HOST, command=command, address=address, env={"KRUN_LOOPBACK": address})
-    with make([lonely], issuer, authority):
+    with cloud_run(lonely):
         processes.wait_until(lambda: file.exists() and bool(file.read_text()), what="the process tells its pid")
     processes.wait_until(lambda: not lives(int(file.read_text())), what="the process is gone")
 
@@ -357,8 +339,10 @@ def lives(pid: int) -> bool:
         return False
 
 
-def test_a_death_is_noticed_and_told(issuer: Issuer, authority: Authority, capfd: pytest.CaptureFixture[str]) -> None:
-    with make([service(addresses.loopback())], issuer, authority) as front:
+def test_a_death_is_noticed_and_told(
+    cloud_run: Callable[..., CloudRun], issuer: Issuer, authority: Authority, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with cloud_run(service(addresses.loopback())) as front:
         client = Client(front, authority)
         client.open("/exit", token=issuer.id_token(URL), end=True)
         assert front.wait_for_death(timeout=processes.WAIT)
@@ -377,10 +361,10 @@ def test_a_death_is_noticed_and_told(issuer: Issuer, authority: Authority, capfd
     ],
 )
 def test_a_container_that_does_not_start_is_told(
-    issuer: Issuer, authority: Authority, command: str | list[str], message: str
+    cloud_run: Callable[..., CloudRun], command: str | list[str], message: str
 ) -> None:
     broken = Service(name="b", host=HOST, command=command, address=addresses.loopback(), startup_timeout=0.5)
-    with pytest.raises(Failed, match=message), make([broken], issuer, authority):
+    with pytest.raises(Failed, match=message), cloud_run(broken):
         pass
 
 

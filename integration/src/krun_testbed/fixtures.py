@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 
-from krun_testbed.addresses import loopback
+from krun_testbed.addresses import free_port, loopback
 from krun_testbed.certificates import Authority
+from krun_testbed.cloudrun import CloudRun, Service
+from krun_testbed.google_tokens import Issuer
+from krun_testbed.metadata import MetadataServer
 
 # `make soak` asks for the long form. No deadline: a slow machine is no failure.
 hypothesis.settings.register_profile("short", max_examples=100, deadline=None)
@@ -40,3 +45,34 @@ def address() -> str:
 def authority() -> Authority:
     """The root that the parts of a test trust."""
     return Authority()
+
+
+@pytest.fixture(scope="session")
+def issuer() -> Issuer:
+    """Who signs the ID tokens that the front of ``cloud_run`` takes."""
+    return Issuer()
+
+
+@pytest.fixture
+def metadata_server(address: str) -> Iterator[MetadataServer]:
+    """A metadata server as Cloud Run has it, which runs and notes what it is asked."""
+    with MetadataServer(address=address) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cloud_run(issuer: Issuer, authority: Authority) -> Callable[..., CloudRun]:
+    """Makes Cloud Run's front for some services, on an address of its own; ``with`` starts and stops it."""
+
+    def make(*services: Service, request_timeout: float = 300.0, directory: Path | None = None) -> CloudRun:
+        host = loopback()
+        return CloudRun(
+            services=services,
+            issuer=issuer,
+            authority=authority,
+            listen=(host, free_port(address=host)),
+            request_timeout=request_timeout,
+            directory=directory,
+        )
+
+    return make

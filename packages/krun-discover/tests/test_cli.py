@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,9 +66,8 @@ def found(**env: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def server(address: str) -> Iterator[MetadataServer]:
-    with MetadataServer(address=address) as running:
-        yield running
+def server(metadata_server: MetadataServer) -> MetadataServer:
+    return metadata_server
 
 
 def asked(server: MetadataServer) -> list[str]:
