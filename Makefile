@@ -1,13 +1,14 @@
 # Targets are single words; each works on a fresh checkout.
 SHELL := /bin/sh
 PYTHON ?= python3
+BASE ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := $(wildcard packages/*)
 SOURCES := pyproject.toml constraints.txt integration/pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES)) $(wildcard packages/*/scripts/*)
 STAMP := $(VENV)/.installed
 
-.PHONY: setup system demo test lint bench soak sync clean help
+.PHONY: setup system demo test lint bench soak images sync clean help
 
 help:
 	@echo 'make demo    two programs in a mesh, on this machine, in one minute'
@@ -15,6 +16,7 @@ help:
 	@echo 'make lint    ruff, mypy, import rules'
 	@echo 'make bench   start-up times, as ratios against a peer'
 	@echo 'make soak    the long forms of the tests'
+	@echo 'make images  the golden image and the one of hgate, out of this tree (BASE=IMAGE: on that one)'
 	@echo 'make sync    copy the files that are the same in every package'
 	@echo 'make clean   remove what was built here'
 
@@ -51,6 +53,9 @@ bench: setup
 
 soak: setup
 	@KRUN_SOAK=1 HYPOTHESIS_PROFILE=soak $(BIN)/python -m krun_testbed.tiers --timeout=3600
+
+images: setup
+	@$(BIN)/python -m krun_testbed.images --base '$(BASE)'
 
 clean:
 	@rm -rf $(VENV) dist packages/*/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache uv.lock

@@ -22,7 +22,7 @@ def tiers(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 
 def test_without_ssh_the_tier_is_left_out_with_the_package_to_install(tmp_path: Path) -> None:
     done = tiers("--tier", "loopback", PATH=str(tmp_path))
-    assert "loopback   left out: ssh: not found: install the package openssh-client" in done.stdout
+    assert "loopback    left out: ssh: not found: install the package openssh-client" in done.stdout
     assert "0 passed, 0 failed, 0 skipped" in done.stdout
     assert done.returncode == 0
 
@@ -32,7 +32,7 @@ def test_without_envoy_the_tier_is_left_out_with_the_way_to_get_it(tmp_path: Pat
     (tmp_path / "envoy").mkdir()
     (tmp_path / "envoy" / "__init__.py").touch()
     done = tiers("--tier", "loopback", PYTHONPATH=str(tmp_path))
-    assert "loopback   left out: envoy: " in done.stdout
+    assert "loopback    left out: envoy: " in done.stdout
     assert "cannot be executed" in done.stdout
     assert done.returncode == 0
 
@@ -40,7 +40,7 @@ def test_without_envoy_the_tier_is_left_out_with_the_way_to_get_it(tmp_path: Pat
 @pytest.mark.parametrize("value", ["true", "1"])
 def test_in_ci_a_tier_that_is_left_out_fails(value: str, tmp_path: Path) -> None:
     done = tiers("--tier", "loopback", PATH=str(tmp_path), CI=value)
-    assert "loopback   left out: " in done.stdout
+    assert "loopback    left out: " in done.stdout
     assert "in CI every tier and every test must run" in done.stdout
     assert done.returncode == 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +23,17 @@ def envoy() -> str:
     if not os.access(binary, os.X_OK):
         raise Missing(f"envoy: {binary} cannot be executed")
     return str(binary)
+
+
+def compose() -> str:
+    """Docker's compose, as a command line: the program by itself, or the client's plugin."""
+    try:
+        return program("docker-compose", package="docker-compose")
+    except Missing:
+        docker = program("docker", package="docker.io")
+        if subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode != 0:
+            raise
+        return f"{docker} compose"
 
 
 def command(name: str) -> str:

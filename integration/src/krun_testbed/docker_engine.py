@@ -40,9 +40,20 @@ def cache() -> Path:
 def docker(*arguments: str, check: bool = True, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
     """Run docker's client. Failed with its own words when it does not end with 0 and ``check`` is set."""
     argv = [components.program("docker", package="docker.io"), *arguments]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=timeout, stdin=subprocess.DEVNULL)
+    # Without its plugin for BuildKit, a newer client has to be told to build as engines always could.
+    old = {} if Path("/usr/libexec/docker/cli-plugins/docker-buildx").exists() else {"DOCKER_BUILDKIT": "0"}
+    done = subprocess.run(
+        argv,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **old},
+    )
     if check and done.returncode != 0:
-        raise Failed(f"docker {' '.join(arguments[:2])}: status {done.returncode}: {done.stderr.strip()}")
+        said = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-20:])
+        raise Failed(f"docker {' '.join(arguments[:2])}: status {done.returncode}: {said}")
     return done
 
 
@@ -175,7 +186,8 @@ def main(what: str) -> None:
         raise click.ClickException(str(error)) from error
     ours = _ours()
     if answers():
-        click.echo(f"an engine answers, {f'process {ours} of ours' if ours else 'not ours'}; log: {cache()}/dockerd.log")
+        whose = f"process {ours}, started here; log: {cache() / 'dockerd.log'}" if ours else "not started here"
+        click.echo(f"an engine answers, {whose}")
     else:
         click.echo("no engine answers")
         sys.exit(0 if what == "stop" else 1)

@@ -36,7 +36,7 @@ KEPT = ("/usr/share/doc/*/copyright",)
 
 def tag(suite: str = SUITE) -> str:
     """The image's name; it changes with the recipe."""
-    recipe = json.dumps([suite, PACKAGES, EXTRA, LEFT_OUT, KEPT])
+    recipe = json.dumps(_bootstrap(suite, archive=Path("base.tar"), debs=Path("debs"))[1:])
     return f"{REPOSITORY}:{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 
@@ -56,7 +56,7 @@ def make(suite: str = SUITE) -> str:
         with tempfile.TemporaryDirectory(prefix="krun-base-") as folder:
             archive, debs = Path(folder) / "base.tar", Path(folder) / "debs"
             debs.mkdir()
-            _run(_bootstrap(suite, archive=archive, debs=debs))
+            _run([*_bootstrap(suite, archive=archive, debs=debs), *_sources(suite)])
             docker("import", "--change", 'CMD ["sh"]', str(archive), name, timeout=300)
             shutil.rmtree(extra(suite), ignore_errors=True)
             shutil.move(debs, extra(suite))
@@ -79,7 +79,6 @@ def _bootstrap(suite: str, *, archive: Path, debs: Path) -> list[str]:
         f'--customize-hook=cp "$1"/var/cache/apt/archives/*.deb {debs}/',
         suite,
         str(archive),
-        *_sources(suite),
     ]
 
 

@@ -5,19 +5,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from krun_testbed import components, tables
+from krun_testbed import components, docker_engine, images, tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class Tier:
     expression: str
     needs: str
     lacks: Callable[[], str]
+    # What runs around its tests; Missing from it leaves the tier out, like ``lacks``.
+    around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +77,48 @@ def _namespaces() -> str:
     return "" if tried.returncode == 0 else f"unshare --net --pid: {tried.stderr.strip()}"
 
 
+def _containers() -> str:
+    if not sys.platform.startswith("linux"):
+        return "tests reach containers by their addresses, as on Linux only"
+    try:
+        components.envoy()
+        components.program("docker", package="docker.io")
+        components.compose()
+        components.program("mmdebstrap", package="mmdebstrap")
+    except components.Missing as missing:
+        return str(missing)
+    return ""
+
+
+@contextlib.contextmanager
+def _engine() -> Iterator[None]:
+    """An engine for the tier's time, with the images made: the workers then find them."""
+    with docker_engine.used():
+        images.make()
+        yield
+
+
 TIERS = (
-    Tier(name="pure", expression="not loopback and not netns", needs="nothing", lacks=_nothing),
-    Tier(name="loopback", expression="loopback and not netns", needs="Envoy, OpenSSH, shells", lacks=_loopback),
-    Tier(name="netns", expression="netns", needs="root or user namespaces, iptables, ip", lacks=_namespaces),
+    Tier(name="pure", expression="not loopback and not netns and not containers", needs="nothing", lacks=_nothing),
+    Tier(
+        name="loopback",
+        expression="loopback and not netns and not containers",
+        needs="Envoy, OpenSSH, shells",
+        lacks=_loopback,
+    ),
+    Tier(
+        name="netns",
+        expression="netns and not containers",
+        needs="root or user namespaces, iptables, ip",
+        lacks=_namespaces,
+    ),
+    Tier(
+        name="containers",
+        expression="containers",
+        needs="Docker (root starts an engine), docker-compose, mmdebstrap",
+        lacks=_containers,
+        around=_engine,
+    ),
 )
 LINTERS = (
     ("ruff", "check", "--quiet", "."),
@@ -113,6 +154,18 @@ def run(tier: Tier, *, extra: tuple[str, ...] = ()) -> Result:
         return Result(name=tier.name, left_out=lacks)
     click.echo(f"\n== {tier.name} (needs {tier.needs})", err=False)
     started = time.monotonic()
+    try:
+        with tier.around():
+            passed, failed, skipped = _pytest(tier, extra=extra)
+    except components.Missing as missing:
+        return Result(name=tier.name, left_out=str(missing))
+    except docker_engine.Failed as error:
+        click.echo(str(error))
+        passed, failed, skipped = 0, 1, 0
+    return Result(name=tier.name, passed=passed, failed=failed, skipped=skipped, seconds=time.monotonic() - started)
+
+
+def _pytest(tier: Tier, *, extra: tuple[str, ...]) -> tuple[int, int, int]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [
@@ -130,9 +183,7 @@ def run(tier: Tier, *, extra: tuple[str, ...] = ()) -> Result:
         status = subprocess.run(command, cwd=tables.ROOT, check=False).returncode
         passed, failed, skipped = _counts(report)
     # Statuses above 1: pytest itself could not run, or collected nothing; that is no success.
-    if status > 1 and failed == 0:
-        failed = 1
-    return Result(name=tier.name, passed=passed, failed=failed, skipped=skipped, seconds=time.monotonic() - started)
+    return passed, 1 if status > 1 and failed == 0 else failed, skipped
 
 
 def _counts(report: Path) -> tuple[int, int, int]:
@@ -148,14 +199,13 @@ def _counts(report: Path) -> tuple[int, int, int]:
 
 def summary(results: list[Result]) -> str:
     """The table at the end, and the plain line that counts everything."""
-    lines = ["", "tier       passed  failed  skipped  seconds"]
+    lines = ["", "tier        passed  failed  skipped  seconds"]
     for result in results:
         if result.left_out:
-            lines.append(f"{result.name:<9}  left out: {result.left_out}")
+            lines.append(f"{result.name:<10}  left out: {result.left_out}")
         else:
-            lines.append(
-                f"{result.name:<9}  {result.passed:>6}  {result.failed:>6}  {result.skipped:>7}  {result.seconds:>7.1f}"
-            )
+            counts = f"{result.passed:>6}  {result.failed:>6}  {result.skipped:>7}"
+            lines.append(f"{result.name:<10}  {counts}  {result.seconds:>7.1f}")
     passed, failed, skipped = (sum(getattr(r, name) for r in results) for name in ("passed", "failed", "skipped"))
     return "\n".join([*lines, "", f"{passed} passed, {failed} failed, {skipped} skipped"])
 
