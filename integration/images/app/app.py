@@ -10,6 +10,8 @@ Every answer is JSON. Variables: PORT, ADDRESS (127.0.0.1), NAME, STATUS (what i
     GET /tcp?to=H:P&send=T    what a plain TCP client reads until a line ends, after it has sent T (if any)
     GET /name?name=N          the addresses of N, by the C library
     GET /exit/STATUS          answers, and ends
+
+With an argument it is a client instead: ``app PATH`` prints what the one in this container answers.
 """
 
 from __future__ import annotations
@@ -130,7 +132,16 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
 
+def ask(path: str) -> None:
+    """Ask the application of this container, past any proxy."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://127.0.0.1:{os.environ.get('PORT') or 8080}{path}", timeout=60) as response:
+        say(response.read().decode())
+
+
 def main() -> None:
+    if len(sys.argv) > 1:
+        return ask(sys.argv[1])
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -141,21 +141,24 @@ def _state() -> Path:
 
 
 def _note(pid: int, *, keep: bool) -> None:
-    _state().write_text(json.dumps({"pid": pid, "since": _since(pid), "keep": keep}))
+    _state().write_text(json.dumps({"pid": pid, "since": since(pid), "keep": keep}))
 
 
 def _ours() -> int | None:
     """The process that was started here, if it still runs: its number and its age are those that were noted."""
     try:
         noted = json.loads(_state().read_text())
-        return int(noted["pid"]) if _since(noted["pid"]) == noted["since"] and _runs(noted["pid"]) else None
+        return int(noted["pid"]) if since(noted["pid"]) == noted["since"] and _runs(noted["pid"]) else None
     except (OSError, ValueError, KeyError):
         return None
 
 
-def _since(pid: int) -> str:
-    """When a process began, in ticks since the machine did (proc(5), field 22 of stat)."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+def since(pid: int) -> str:
+    """When a process began, in ticks since the machine did (proc(5), field 22 of stat); nothing when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
 
 
 def _runs(pid: int) -> bool:
