@@ -33,7 +33,7 @@ def test_stop_lets_a_request_from_the_mesh_finish_and_gives_the_applications_sta
     assert answer["status"] == 200
     assert json.loads(answer["body"])["path"] == "/slow/1.5"
     # The application's request had ended before it was told to stop, and our own steps came in order.
-    assert a.log.stdout.split("\n") == ["app listens", "slow begins", "slow ends", "app stops", ""]
+    assert a.stdout.split("\n") == ["app listens", "slow begins", "slow ends", "app stops", ""]
     assert steps(a) == STEPS
     assert a.messages()[-1]["message"] == "ended"
     assert a.messages()[-1]["status"] == 7
@@ -60,5 +60,5 @@ def test_failed_discovery_is_the_containers_status_and_the_application_does_not_
     for image in WHOLE:
         with mesh.workload(image, env={"MESH": "nowhere:"}, ready="") as a:
             assert a.wait() == 78
-            assert "app listens" not in a.log.stdout
-            assert "krun-discover: error: " in a.log.stderr
+            assert "app listens" not in a.stdout
+            assert "krun-discover: error: " in a.stderr

@@ -63,7 +63,7 @@ def test_image_with_hbone_alone_offers_an_applications_port_as_a_user_without_ri
             image="tunnel",
         ) as client:
             assert client.wait() == 0
-            assert '"path": "/tunnelled"' in client.log.stdout
+            assert '"path": "/tunnelled"' in client.stdout
         here = processes.run(
             [components.command("hbone"), f"http://{app.address()}:15009/_hbone/8080"], stdin=request.decode()
         )
@@ -83,3 +83,10 @@ def test_image_with_two_tools_and_envoy_discovers_and_calls_out(mesh: Mesh) -> N
     assert (certificate(outward)["By"], certificate(outward)["URI"]) == (identity("b"), identity("a"))
     assert {"krun-discover", "krun-launch", "envoy"} <= set(tools)
     assert set(tools) & {"hboned", "hbone", "krun-sshd", "krun-iptables", "hgate"} == set()
+
+
+def test_application_reaches_a_server_that_is_no_http_and_not_in_the_mesh(mesh: Mesh) -> None:
+    with mesh.workload("pipeline", ten=True) as a, mesh.service("redis") as redis:
+        answer = a.ask("/tcp?to=redis:6379&send=PING%0D%0A")
+        assert answer == {"peer": redis.address(), "said": "+PONG\r\n"}
+        assert redis.address().startswith("10.")

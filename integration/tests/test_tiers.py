@@ -37,6 +37,12 @@ def test_without_envoy_the_tier_is_left_out_with_the_way_to_get_it(tmp_path: Pat
     assert done.returncode == 0
 
 
+def test_without_docker_the_tier_of_containers_is_left_out_with_the_package_to_install(tmp_path: Path) -> None:
+    done = tiers("--tier", "containers", PATH=str(tmp_path))
+    assert "containers  left out: docker: not found: install the package docker.io" in done.stdout
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("value", ["true", "1"])
 def test_in_ci_a_tier_that_is_left_out_fails(value: str, tmp_path: Path) -> None:
     done = tiers("--tier", "loopback", PATH=str(tmp_path), CI=value)

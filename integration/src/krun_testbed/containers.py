@@ -61,7 +61,19 @@ class Container:
 
     def __init__(self, *, identifier: str, log: Running) -> None:
         self.identifier = identifier
-        self.log = log
+        self._log = log
+        self._whole: tuple[str, str] | None = None
+
+    @property
+    def stdout(self) -> str:
+        return self._whole[0] if self._whole else self._log.stdout
+
+    @property
+    def stderr(self) -> str:
+        return self._whole[1] if self._whole else self._log.stderr
+
+    def said(self) -> str:
+        return f"--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
 
     def address(self, network: str = "") -> str:
         """Its address in a network, or in the only one."""
@@ -97,7 +109,7 @@ class Container:
 
     def wait_for(self, pattern: str, *, timeout: float = WAIT) -> re.Match[str]:
         """Wait until its log, stdout or stderr, holds the pattern (multi-line regular expression)."""
-        return self.log.wait_for(pattern, timeout=timeout)
+        return self._log.wait_for(pattern, timeout=timeout)
 
     def signal(self, name: str) -> None:
         docker("kill", "--signal", name, self.identifier)
@@ -108,16 +120,17 @@ class Container:
         return self.wait()
 
     def wait(self, *, timeout: float = WAIT) -> int:
-        """Wait for its end, and for the end of its log; the exit status as docker knows it."""
+        """Wait for its end, and read its whole log; the exit status as docker knows it."""
         status = int(docker("wait", self.identifier, timeout=timeout).stdout)
-        assert self.log.ends(timeout=timeout)
-        self.log.wait()
+        # Who follows a log may miss the end of it, when that is no whole line: read it again.
+        done = docker("logs", self.identifier)
+        self._whole = done.stdout, done.stderr
         assert status == int(docker("inspect", "--format", "{{.State.ExitCode}}", self.identifier).stdout)
         return status
 
     def messages(self, tool: str = "krun-launch") -> list[dict[str, object]]:
         """Log lines of one of our tools."""
-        found = [json.loads(line) for line in self.log.stderr.splitlines() if line.startswith("{")]
+        found = [json.loads(line) for line in self.stderr.splitlines() if line.startswith("{")]
         return [line for line in found if line["tool"] == tool]
 
 
@@ -158,10 +171,11 @@ def started(
 def followed(identifier: str) -> Iterator[Container]:
     """A container that runs already; it goes on running at the end."""
     with processes.start([*_client(), "logs", "--follow", identifier], env=dict(os.environ)) as log:
+        container = Container(identifier=identifier, log=log)
         try:
-            yield Container(identifier=identifier, log=log)
+            yield container
         finally:
-            sys.stdout.write(f"container {identifier[:12]}\n{log.said()}\n")
+            sys.stdout.write(f"container {identifier[:12]}\n{container.said()}\n")
 
 
 def owner() -> str:

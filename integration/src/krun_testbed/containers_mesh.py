@@ -142,8 +142,8 @@ class Mesh:
         """The open TCP ports of an address, out of all, as a container beside it finds them."""
         with self.plain("scan", address) as scanner:
             status = scanner.wait(timeout=120.0)
-            assert status == 0, scanner.log.said()
-            found: list[int] = json.loads(scanner.log.stdout)
+            assert status == 0, scanner.said()
+            found: list[int] = json.loads(scanner.stdout)
             return found
 
 
