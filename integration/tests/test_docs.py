@@ -15,7 +15,7 @@ from krun_testbed import processes, tables
 
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "packages/*/README.md", "samples/**/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "packages/*/README.md", "samples/**/*.md", "images/**/*.md")
     for path in tables.ROOT.glob(pattern)
 )
 

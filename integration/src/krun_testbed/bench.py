@@ -255,6 +255,9 @@ def main(count: int) -> None:
     click.echo(table(rounds(commands(), count=count), peer=BARE))
     click.echo("\nModules loaded by --version:")
     click.echo(imports())
+    from krun_testbed import bench_containers  # late: it takes its tools from here
+
+    click.echo(f"\nContainers, from docker run to the first answer:\n{bench_containers.report(count)}")
 
 
 if __name__ == "__main__":
