@@ -23,6 +23,17 @@ from krun_testbed import components
 
 STARTUP = 60.0  # seconds until dockerd must answer
 ENDING = 30.0  # seconds until it must have ended
+# Where docker's client looks for the plugin.
+BUILDX = tuple(
+    Path(folder).expanduser() / "cli-plugins" / "docker-buildx"
+    for folder in (
+        "~/.docker",
+        "/usr/local/lib/docker",
+        "/usr/local/libexec/docker",
+        "/usr/lib/docker",
+        "/usr/libexec/docker",
+    )
+)
 
 
 class Failed(Exception):
@@ -40,16 +51,10 @@ def cache() -> Path:
 def docker(*arguments: str, check: bool = True, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
     """Run docker's client. Failed with its own words when it does not end with 0 and ``check`` is set."""
     argv = [components.program("docker", package="docker.io"), *arguments]
-    # Without its plugin for BuildKit, a newer client has to be told to build as engines always could.
-    old = {} if Path("/usr/libexec/docker/cli-plugins/docker-buildx").exists() else {"DOCKER_BUILDKIT": "0"}
+    # Without its plugin for BuildKit, a newer client builds only when it is told to do so as engines always could.
+    env = {"DOCKER_BUILDKIT": "1" if any(path.exists() for path in BUILDX) else "0", **os.environ}
     done = subprocess.run(
-        argv,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=timeout,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, **old},
+        argv, capture_output=True, text=True, check=False, timeout=timeout, stdin=subprocess.DEVNULL, env=env
     )
     if check and done.returncode != 0:
         said = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-20:])
