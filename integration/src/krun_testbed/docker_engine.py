@@ -52,7 +52,7 @@ def docker(*arguments: str, check: bool = True, timeout: float = 60.0) -> subpro
     """Run docker's client. Failed with its own words when it does not end with 0 and ``check`` is set."""
     argv = [components.program("docker", package="docker.io"), *arguments]
     # Without its plugin for BuildKit, a newer client builds only when it is told to do so as engines always could.
-    env = {"DOCKER_BUILDKIT": "1" if any(path.exists() for path in BUILDX) else "0", **os.environ}
+    env = {"DOCKER_BUILDKIT": "1" if any(os.access(path, os.X_OK) for path in BUILDX) else "0", **os.environ}
     done = subprocess.run(
         argv, capture_output=True, text=True, check=False, timeout=timeout, stdin=subprocess.DEVNULL, env=env
     )
