@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from krun_testbed import components, containers, containers_mesh, images, tables
+from krun_testbed import components, containers, containers_mesh, images, processes, tables
 from krun_testbed.containers_mesh import Mesh, identity
 from krun_testbed.docker_engine import docker
 
@@ -111,3 +112,19 @@ def test_sample_is_built_on_the_golden_image_and_called_through_the_mesh(mesh: M
         assert (seen["from"], f"URI={identity('b')}" in seen["client-certificate"]) == ("a", True)
     finally:
         docker("image", "rm", name)
+
+
+def test_make_images_builds_both_images_for_a_user_on_a_base_of_theirs() -> None:
+    # What `make images BASE=IMAGE` runs, under another tag than a user's.
+    version = f"test-{os.getpid()}"
+    argv = [sys.executable, "-m", "krun_testbed.images", "--base", images.tag("base"), "--tag", version]
+    done = processes.run(argv, env=dict(os.environ), stdin=None, timeout=250)
+    try:
+        assert done.returncode == 0, done.stderr
+        shown = processes.run(["make", "--dry-run", "-C", str(tables.ROOT), "images", "BASE=mine"], stdin=None).stdout
+        assert "-m krun_testbed.images --base 'mine'" in shown
+        for name, command in (("golden", "krun-launch"), ("hgate", "hgate")):
+            entrypoint = docker("image", "inspect", "--format", "{{json .Config.Entrypoint}}", f"krun/{name}:{version}")
+            assert json.loads(entrypoint.stdout)[0] == command
+    finally:
+        docker("image", "rm", f"krun/golden:{version}", f"krun/hgate:{version}", check=False)

@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,8 +65,7 @@ def tag(name: str) -> str:
 def make() -> None:
     """Build every image of the tests, unless they are those of this state of the sources."""
     STATE.parent.mkdir(exist_ok=True)
-    with (docker_engine.cache() / "images.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked():
         wanted = plan()
         state = _state()
         if state == _noted() and _exist(tag(name) for name in ("base", *(image.name for image in wanted))):
@@ -79,12 +78,20 @@ def make() -> None:
         _tidy()
 
 
-def make_users(base: str) -> None:
+def make_users(*, base: str, version: str) -> None:
     """Build golden and hgate for a user, on that base, or on the one of the tests when there is none."""
-    images_wheels.make()
-    for image in plan()[:2]:
-        _build(image, base=base or images_base.make(), name=f"krun/{image.name}:dev", network=bool(base))
-    _tidy()
+    with _locked():
+        images_wheels.make()
+        for image in plan()[:2]:
+            _build(image, base=base or images_base.make(), name=f"krun/{image.name}:{version}", network=bool(base))
+        _tidy()
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
+    with (docker_engine.cache() / "images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def size(name: str) -> int:
@@ -135,12 +142,13 @@ def _tidy() -> None:
 
 @click.command()
 @click.option("--base", default="", metavar="IMAGE", help="What to build on, instead of a small Debian made here.")
+@click.option("--tag", "version", default="dev", show_default=True, help="krun/golden and krun/hgate with this tag.")
 @click.option("--tests", is_flag=True, help="Build the images of the tests instead.")
-def main(base: str, tests: bool) -> None:
-    """Build krun/golden:dev and krun/hgate:dev out of this tree."""
+def main(base: str, version: str, tests: bool) -> None:
+    """Build krun/golden and krun/hgate out of this tree."""
     try:
         with docker_engine.used():
-            make() if tests else make_users(base)
+            make() if tests else make_users(base=base, version=version)
     except (components.Missing, Failed) as error:
         raise click.ClickException(str(error)) from error
 
