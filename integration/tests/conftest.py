@@ -20,6 +20,8 @@ def engine() -> Iterator[None]:
         images.make()
         containers.sweep()
         yield
+        # Whatever compose could not take down, or did not bring up whole.
+        containers.sweep(ours=True)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from krun_testbed import components, docker_engine
+from krun_testbed import components, containers, docker_engine, images
+from krun_testbed.docker_engine import docker
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300), pytest.mark.usefixtures("engine")]
 
@@ -92,3 +93,13 @@ def test_engine_ends_with_its_last_user_unless_it_was_started_to_stay(cache: Pat
     )
     assert done.returncode == 0, done.stderr
     assert docker_engine.answers()
+
+
+def test_containers_of_a_run_that_was_killed_are_removed_by_the_next_one_and_no_others() -> None:
+    # No process has this number with that age: its owner is gone.
+    gone = docker("run", "--detach", "--label", f"{containers.OWNER}=1:0", images.tag("tools")).stdout.strip()
+    with containers.started(images.tag("tools")) as running:
+        containers.sweep()
+        there = docker("ps", "--all", "--quiet", "--no-trunc").stdout.split()
+    assert gone not in there
+    assert running.identifier in there

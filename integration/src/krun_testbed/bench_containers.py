@@ -66,7 +66,7 @@ def answered(place: Place, image: str, *, port: int = APP, **variables: str) -> 
         where = ("--network", place.network, "--ip", place.address)
         identifier = docker("run", "--detach", *where, *flags, images.tag(image)).stdout.strip()
         try:
-            processes.wait_until(there, what=f"{image} answers on {port}", poll=0.001)
+            processes.wait_until(there, what=f"{image} answers on {port}", poll=0.005)
             return time.monotonic() - began
         finally:
             docker("rm", "--force", identifier)

@@ -183,15 +183,15 @@ def owner() -> str:
     return f"{os.getpid()}:{docker_engine.since(os.getpid())}"
 
 
-def sweep() -> None:
-    """Remove containers and networks whose owner was killed before it could."""
+def sweep(*, ours: bool = False) -> None:
+    """Remove containers and networks whose owner was killed before it could; with ``ours``, this process's own too."""
     kinds = ((("ps", "--all"), ("rm", "--force", "--volumes")), (("network", "ls"), ("network", "rm")))
     for listing, removal in kinds:
         listed = docker(*listing, "--filter", f"label={OWNER}", "--format", '{{.ID}} {{.Label "' + OWNER + '"}}')
         for line in listed.stdout.splitlines():
             identifier, _, whose = line.partition(" ")
             pid, _, since = whose.partition(":")
-            if docker_engine.since(int(pid)) != since:
+            if docker_engine.since(int(pid)) != since or (ours and whose == owner()):
                 docker(*removal, identifier, check=False)
 
 
