@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from krun_testbed import components, containers, containers_mesh, images, processes, tables
+from krun_testbed import components, containers, containers_mesh, images, images_base, processes, tables
+from krun_testbed.containers import Container
 from krun_testbed.containers_mesh import Mesh, identity
 from krun_testbed.docker_engine import docker
 
@@ -90,23 +93,43 @@ def test_gateway_runs_without_rights_and_drains() -> None:
         assert [line["message"] for line in gate.messages("hgate")] == ["ready", "drained"]
 
 
+# A web server that answers by its Python's version.
+SERVER = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(sys.version.encode())
+http.server.HTTPServer(('127.0.0.1', 8080), Handler).serve_forever()
+"""
+
+
+@contextlib.contextmanager
+def called(mesh: Mesh, image: str, *command: str) -> Iterator[Container]:
+    """A workload a from any image, ready; gives the workload b that may call it."""
+    with (
+        containers.started(
+            image,
+            *command,
+            env=mesh.environment("a", SERVER=SERVER),
+            networks=[mesh.network],
+            alias="a",
+            volumes={mesh.folder / "a": "/certs"},
+        ) as a,
+        mesh.service("b") as b,
+    ):
+        a.wait_for(containers_mesh.READY)
+        yield b
+
+
 def test_sample_is_built_on_the_golden_image_and_called_through_the_mesh(mesh: Mesh) -> None:
     # As its README has it, in its own folder.
     name = f"krun-testbed/sample:{os.getpid()}"
     folder = tables.ROOT / "samples" / "plain"
     docker("build", "--build-arg", f"BASE={images.tag('golden')}", "--tag", name, str(folder))
     try:
-        with (
-            containers.started(
-                name,
-                env=mesh.environment("a"),
-                networks=[mesh.network],
-                alias="a",
-                volumes={mesh.folder / "a": "/certs"},
-            ) as a,
-            mesh.service("b") as b,
-        ):
-            a.wait_for(containers_mesh.READY)
+        with called(mesh, name) as b:
             answer = b.ask("/fetch?url=http://a.demo:8080/")
         seen = json.loads(str(answer["body"]))
         assert (seen["from"], f"URI={identity('b')}" in seen["client-certificate"]) == ("a", True)
@@ -114,17 +137,21 @@ def test_sample_is_built_on_the_golden_image_and_called_through_the_mesh(mesh: M
         docker("image", "rm", name)
 
 
-def test_make_images_builds_both_images_for_a_user_on_a_base_of_theirs() -> None:
-    # What `make images BASE=IMAGE` runs, under another tag than a user's.
+def test_make_images_builds_both_images_on_a_newer_debian_and_they_work(mesh: Mesh) -> None:
+    # What `make images BASE=IMAGE` runs, under another tag than a user's; on Debian 13, whose Python is 3.13.
+    shown = processes.run(["make", "--dry-run", "-C", str(tables.ROOT), "images", "BASE=mine"], stdin=None).stdout
+    assert "-m krun_testbed.images --base 'mine'" in shown
     version = f"test-{os.getpid()}"
-    argv = [sys.executable, "-m", "krun_testbed.images", "--base", images.tag("base"), "--tag", version]
+    argv = [sys.executable, "-m", "krun_testbed.images", "--base", images_base.make("trixie"), "--tag", version]
     done = processes.run(argv, env=dict(os.environ), stdin=None, timeout=250)
     try:
         assert done.returncode == 0, done.stderr
-        shown = processes.run(["make", "--dry-run", "-C", str(tables.ROOT), "images", "BASE=mine"], stdin=None).stdout
-        assert "-m krun_testbed.images --base 'mine'" in shown
-        for name, command in (("golden", "krun-launch"), ("hgate", "hgate")):
-            entrypoint = docker("image", "inspect", "--format", "{{json .Config.Entrypoint}}", f"krun/{name}:{version}")
-            assert json.loads(entrypoint.stdout)[0] == command
+        with containers.started(f"krun/hgate:{version}", "--route", "a.demo=http://a:15009") as gate:
+            gate.wait_for('"ready"')
+        with called(
+            mesh, f"krun/golden:{version}", "sh", "-c", 'krun-discover | krun-launch -- python3 -c "$SERVER"'
+        ) as b:
+            answer = b.ask("/fetch?url=http://a.demo:8080/")
+        assert (answer["status"], str(answer["body"])[:5]) == (200, "3.13.")
     finally:
         docker("image", "rm", f"krun/golden:{version}", f"krun/hgate:{version}", check=False)

@@ -27,7 +27,7 @@ TESTS = ROOT / "integration" / "images"
 STATE = ROOT / "dist" / "images.json"
 # What an image can depend on, below the root.
 SOURCES = ("constraints.txt", ".dockerignore", "packages", "images", "integration/images")
-KEPT = 2  # builder stages of each kind that are kept, for the next build
+KEPT = 3  # builder stages of each kind that are kept, for the next build
 
 
 @dataclass(frozen=True, kw_only=True)
