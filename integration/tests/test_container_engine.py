@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(300), pytest.mark.usef
 
 NOWHERE = "unix:///nonexistent/docker.sock"
 LIFE = """
+import os
 from krun_testbed import docker_engine as engine
 assert not engine.answers()
 with engine.used():
@@ -32,6 +33,10 @@ assert engine.answers(), "one that was started to stay stays"
 assert engine.stop()
 assert not engine.answers()
 assert not engine.stop()
+# The pid file of one that was killed names a process that is no engine, but lives.
+engine.PIDFILE.write_text(str(os.getpid()))
+with engine.used():
+    assert engine.answers()
 """
 
 

@@ -23,6 +23,7 @@ from krun_testbed import components
 
 STARTUP = 60.0  # seconds until dockerd must answer
 ENDING = 30.0  # seconds until it must have ended
+PIDFILE = Path("/var/run/docker.pid")
 # Where docker's client looks for the plugin.
 BUILDX = tuple(
     Path(folder).expanduser() / "cli-plugins" / "docker-buildx"
@@ -121,9 +122,9 @@ def used() -> Iterator[None]:
 
 
 def _start(*, keep: bool) -> None:
+    _forget()
     log = cache() / "dockerd.log"
     argv = [components.program("dockerd", package="docker.io"), "--storage-driver", "overlay2"]
-    # Below /var/run as where the engine looks by itself, so that any other one sees that this one runs.
     with log.open("wb") as output:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"
@@ -139,6 +140,14 @@ def _start(*, keep: bool) -> None:
             said = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
             raise Failed(f"dockerd: {f'ended with {status}' if status is not None else 'does not answer'}:\n{said}")
         time.sleep(0.05)
+
+
+def _forget() -> None:
+    """Remove the pid file of an engine that was killed: dockerd takes any process of that number for an engine."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int(PIDFILE.read_text())
+        if not _runs(pid) or Path(f"/proc/{pid}/comm").read_text().strip() != "dockerd":
+            PIDFILE.unlink()
 
 
 def _state() -> Path:
