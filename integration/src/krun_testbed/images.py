@@ -23,6 +23,7 @@ from krun_testbed.docker_engine import Failed, docker
 ROOT = tables.ROOT
 CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
 LABEL = "krun-testbed"
+HOME = "krun-testbed.checkout"  # on images of the tests: where they are from
 TESTS = ROOT / "integration" / "images"
 STATE = ROOT / "dist" / "images.json"
 # What an image can depend on, below the root.
@@ -73,7 +74,7 @@ def make() -> None:
         images_base.make()
         images_wheels.make()
         for image in wanted:
-            _build(image, base=tag(image.on), name=tag(image.name))
+            _build(image, "--label", f"{HOME}={ROOT}", base=tag(image.on), name=tag(image.name))
         STATE.write_text(json.dumps({"state": state}))
         _tidy()
 
@@ -99,10 +100,11 @@ def size(name: str) -> int:
     return int(docker("image", "inspect", "--format", "{{.Size}}", name).stdout)
 
 
-def _build(image: Image, *, base: str, name: str, network: bool = False) -> None:
+def _build(image: Image, *options: str, base: str, name: str, network: bool = False) -> None:
     started = time.monotonic()
     docker(
         "build",
+        *options,
         *([] if network else ["--network", "none"]),
         *("--build-arg", f"BASE={base}", "--label", f"{LABEL}={CHECKOUT}"),
         *("--file", str(image.dockerfile), "--tag", name, str(image.context)),
@@ -132,7 +134,16 @@ def _exist(names: Iterable[str]) -> bool:
 
 
 def _tidy() -> None:
-    """Remove what a build has replaced; of the builder stages, the cache of the next build, some are kept."""
+    """Remove what a build has replaced, and the images of checkouts that are gone.
+
+    Of the builder stages, the cache of the next build, some are kept.
+    """
+    format_ = '{{.Id}} {{index .Config.Labels "' + HOME + '"}}'
+    if listed := docker("images", "--quiet", "--filter", f"label={HOME}").stdout.split():
+        for line in docker("image", "inspect", "--format", format_, *set(listed)).stdout.splitlines():
+            identifier, _, path = line.partition(" ")
+            if not Path(path).is_dir():
+                docker("image", "rm", "--force", identifier, check=False)
     docker("image", "prune", "--force", "--filter", f"label={LABEL}={CHECKOUT}")
     for stage in ("golden", "hgate", "tunnel", "picked"):
         listed = docker("images", "--quiet", "--filter", "dangling=true", "--filter", f"label=krun.stage={stage}")
