@@ -139,8 +139,8 @@ def _tidy() -> None:
     Of the builder stages, the cache of the next build, some are kept.
     """
     format_ = '{{.Id}} {{index .Config.Labels "' + HOME + '"}}'
-    if listed := docker("images", "--quiet", "--filter", f"label={HOME}").stdout.split():
-        for line in docker("image", "inspect", "--format", format_, *set(listed)).stdout.splitlines():
+    if ids := docker("images", "--quiet", "--filter", f"label={HOME}").stdout.split():
+        for line in docker("image", "inspect", "--format", format_, *set(ids)).stdout.splitlines():
             identifier, _, path = line.partition(" ")
             if not Path(path).is_dir():
                 docker("image", "rm", "--force", identifier, check=False)
