@@ -87,6 +87,6 @@ def test_image_with_two_tools_and_envoy_discovers_and_calls_out(mesh: Mesh) -> N
 
 def test_application_reaches_a_server_that_is_no_http_and_not_in_the_mesh(mesh: Mesh) -> None:
     with mesh.workload("pipeline", ten=True) as a, mesh.service("redis") as redis:
-        answer = a.ask("/tcp?to=redis:6379&send=PING%0D%0A")
+        answer = a.ask("/tcp?to=redis.vpc.example:6379&send=PING%0D%0A")
         assert answer == {"peer": redis.address(), "said": "+PONG\r\n"}
         assert redis.address().startswith("10.")

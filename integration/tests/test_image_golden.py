@@ -52,14 +52,15 @@ def test_application_keeps_its_own_python_and_gets_only_our_commands() -> None:
 
 
 def test_accounts_are_those_that_the_rules_and_the_launcher_name() -> None:
-    said = run("golden", "sh", "-c", "getent passwd istio-proxy krun-hboned app; stat -c %U:%G /home/app")
+    said = run("golden", "sh", "-c", "getent passwd istio-proxy krun-hboned krun-names app; stat -c %U:%G /home/app")
     rows = [line.split(":") for line in said.splitlines()]
-    assert [row[:4] for row in rows[:3]] == [
+    assert [row[:4] for row in rows[:4]] == [
         ["istio-proxy", "x", "1337", "1337"],
         ["krun-hboned", "x", "1338", "1337"],
+        ["krun-names", "x", "1339", "1337"],
         ["app", "x", "65532", "65532"],
     ]
-    assert rows[3] == ["app", "app"]
+    assert rows[4] == ["app", "app"]
 
 
 def test_image_starts_our_init_as_root_and_names_the_applications_user() -> None:
