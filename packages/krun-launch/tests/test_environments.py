@@ -65,6 +65,8 @@ def test_hboned_gets_where_to_listen_and_what_to_offer(offers_ssh: bool, given: 
         "KRUN_BIND": "0.0.0.0",
         "KRUN_LOOPBACK": "127.0.0.2",
         "KRUN_OFFER": offer,
+        "KRUN_PUBLIC": "app",
+        "KRUN_APP_PROTOCOL": "auto",
     }
 
 

@@ -22,9 +22,14 @@ pytestmark = pytest.mark.loopback
 
 SCRIPT = tables.ROOT / "packages" / "krun-launch" / "scripts" / "krun"
 SHELLS = {"dash": ["dash"], "busybox": ["busybox", "sh"], "sh": []}
-# A krun-launch that can capture: takes the plan's question, and says what it was started with.
+# A krun-launch that wants rules, and says what it was started with.
 CAPTURES = """\
-case "$*" in *--dry-run*) exit 0 ;; esac
+case "$*" in *--rules*) echo "OUTBOUND_IP_RANGES_INCLUDE='240.240.0.0/16'"; exit 0 ;; esac
+echo "launched ${KRUN_INTERCEPTION-unset} ${OUTBOUND_IP_RANGES_INCLUDE-clean}"
+"""
+# One that wants none.
+DECLINES = """\
+case "$*" in *--rules*) exit 0 ;; esac
 echo "launched ${KRUN_INTERCEPTION-unset}"
 """
 
@@ -182,9 +187,10 @@ def test_a_signal_while_it_discovers_ends_the_start_and_what_was_started(
 def test_what_krun_iptables_could_do_is_told_to_krun_launch(
     capturing: Image, shell: str, status: int, word: str
 ) -> None:
-    capturing.stand_in("krun-iptables", f"exit {status}")
+    capturing.stand_in("krun-iptables", f'echo "told $OUTBOUND_IP_RANGES_INCLUDE"; exit {status}')
     done = capturing.run("app", shell=SHELLS[shell], KRUN_MODE="captured")
-    assert (done.returncode, done.stdout) == (0, f"launched {word}\n")
+    # What krun-iptables is told is its own business: neither krun-launch nor the application sees it.
+    assert (done.returncode, done.stdout) == (0, f"told 240.240.0.0/16\nlaunched {word} clean\n")
 
 
 @pytest.mark.parametrize("status", [1, 69, 70, 78, 126])
@@ -195,16 +201,19 @@ def test_any_other_status_of_krun_iptables_ends_the_start_with_it(capturing: Ima
     assert f"krun: error: krun-iptables ended with {status}\nhint: " in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("mode", "interception", "word"),
-    [("auto", "", ""), ("static", "", ""), ("none", "", ""), ("", "", ""), ("captured", "redirect", "redirect")],
-)
-def test_no_rule_is_touched_unless_capture_is_asked_for_and_not_seen_to(
-    capturing: Image, mode: str, interception: str, word: str
-) -> None:
+def test_no_rule_is_touched_where_krun_launch_wants_none(image: Image) -> None:
+    image.pick("krun-discover").stand_in("krun-launch", DECLINES)
+    image.stand_in("krun-iptables", "echo touched >&2; exit 70")
+    done = image.run("app", KRUN_MODE="auto")
+    assert (done.returncode, done.stdout) == (0, "launched unset\n")
+    assert "touched" not in done.stderr
+
+
+@pytest.mark.parametrize("word", ["redirect", "none"])
+def test_no_rule_is_touched_where_the_user_has_seen_to_them(capturing: Image, word: str) -> None:
     capturing.stand_in("krun-iptables", "echo touched >&2; exit 70")
-    done = capturing.run("app", KRUN_MODE=mode, KRUN_INTERCEPTION=interception)
-    assert (done.returncode, done.stdout) == (0, f"launched {word}\n")
+    done = capturing.run("app", KRUN_MODE="captured", KRUN_INTERCEPTION=word)
+    assert (done.returncode, done.stdout) == (0, f"launched {word} clean\n")
     assert "touched" not in done.stderr
 
 
@@ -213,14 +222,14 @@ def test_an_image_without_krun_iptables_leaves_the_question_open(capturing: Imag
     for name in ("mktemp", "rm"):
         (capturing.bin / name).symlink_to(components.program(name, package="coreutils"))
     done = capturing.run("app", KRUN_MODE="captured", PATH=str(capturing.bin))
-    assert (done.returncode, done.stdout) == (0, "launched unset\n")
+    assert (done.returncode, done.stdout) == (0, "launched unset clean\n")
 
 
 def test_a_mode_that_krun_launch_refuses_ends_before_any_rule(image: Image) -> None:
     image.pick("krun-discover", "krun-launch").stand_in("krun-iptables", "echo touched >&2; exit 70")
-    done = image.run("echo", "started", KRUN_MODE="captured")
+    done = image.run("echo", "started", KRUN_MODE="proxyless")
     assert (done.returncode, done.stdout) == (78, "")
-    assert done.stderr.startswith("krun-launch: error: KRUN_MODE=captured")
+    assert done.stderr.startswith("krun-launch: error: KRUN_MODE=proxyless")
     assert "touched" not in done.stderr
 
 
@@ -232,7 +241,7 @@ def rules(where: namespaces.Namespace) -> list[str]:
 @pytest.mark.netns
 def test_a_start_that_fails_leaves_no_rule_behind(whole: Image) -> None:
     with namespaces.namespace() as own:
-        for variables in ({"KRUN_MODE": "captured"}, {"KRUN_MODE": "captured", "MESH": "nonsense:"}):
+        for variables in ({"KRUN_MODE": "proxyless"}, {"KRUN_MODE": "captured", "MESH": "nonsense:"}):
             done = own.run(*whole.argv("echo", "started"), env=whole.env(**variables))
             assert (done.returncode, done.stdout) == (78, ""), done.stderr
             assert rules(own) == []
@@ -252,9 +261,9 @@ def test_real_rules_stand_before_krun_launch_starts(capturing: Image) -> None:
     env = capturing.env(KRUN_MODE="captured")
     with namespaces.namespace() as own:
         without = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin", *capturing.argv("app")]
-        assert own.run(*without, env=env).stdout == "launched none\n"
+        assert own.run(*without, env=env).stdout == "launched none clean\n"
         assert rules(own) == []
-        assert own.run(*capturing.argv("app"), env=env).stdout == "launched redirect\n"
+        assert own.run(*capturing.argv("app"), env=env).stdout == "launched redirect clean\n"
         assert "-A OUTPUT -j ISTIO_OUTPUT" in rules(own)
 
 

@@ -122,7 +122,7 @@ def test_pipeline_with_the_real_discover_runs_the_application(alone: dict[str, s
         ({}, ["--env", "-", "--no-env"], 2, "give one of them"),
         ({"KRUN_GRACE": "soon"}, [], 78, "KRUN_GRACE='soon': not a number of seconds"),
         ({"KRUN_GRACE": "2", "KRUN_DRAIN": "3"}, [], 78, "KRUN_DRAIN=3 and KRUN_GRACE=2"),
-        ({"KRUN_MODE": "captured"}, [], 78, "this version of krun-launch has static and none only"),
+        ({"KRUN_MODE": "proxyless"}, [], 78, "this version of krun-launch cannot do it"),
         ({"KRUN_LOOPBACK": "here"}, [], 78, "KRUN_LOOPBACK='here': not an IPv4 address"),
     ],
 )

@@ -38,10 +38,19 @@ def test_choice(env: dict[str, str], facts: Facts, mode: str, reason: str) -> No
     assert (choice.mode, choice.reason) == (mode, reason)
 
 
-@pytest.mark.parametrize("mode", ["captured", "whitebox", "proxyless"])
-def test_mode_of_a_later_version_is_refused_by_name(mode: str) -> None:
-    with pytest.raises(Misconfigured, match=f"KRUN_MODE={mode}: this version"):
-        choose({"KRUN_MODE": mode}, facts=MOUNTED)
+def test_mode_of_a_later_version_is_refused_by_name() -> None:
+    with pytest.raises(Misconfigured, match="KRUN_MODE=proxyless: this version"):
+        choose({"KRUN_MODE": "proxyless"}, facts=MOUNTED)
+
+
+@pytest.mark.parametrize("way", ["captured", "whitebox"])
+def test_a_way_of_interception_that_is_asked_for_is_static_mode(way: str) -> None:
+    choice = choose({"KRUN_MODE": way}, facts=ENVOY)
+    assert (choice.mode, choice.reason) == ("static", f"KRUN_MODE={way}")
+    with pytest.raises(Misconfigured, match="no envoy in PATH"):
+        choose({"KRUN_MODE": way}, facts=BARE)
+    with pytest.raises(Misconfigured, match="XDS_ADDR=istiod:15012"):
+        choose({"KRUN_MODE": way, "XDS_ADDR": "istiod:15012"}, facts=ENVOY)
 
 
 @pytest.mark.parametrize(

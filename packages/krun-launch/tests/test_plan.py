@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,11 @@ STATIC = {
     "PATH": "/usr/bin",
     "WORKLOAD_NAMESPACE": "demo",
 }
+# As root, where everything is possible; then with the rules in force.
+ROOT = replace(
+    ENVOY, uid=0, cannot_switch="", cannot_capture="", resolv_conf="nameserver 192.0.2.53\nsearch corp.example\n"
+)
+CAPTURED = replace(ROOT, has_rules=True, app_gid=65533, app_home="/home/app")
 KEYS = {"SSH_AUTH": "ssh-ed25519 AAAA person"}
 
 
@@ -43,16 +49,22 @@ CASES = {
     "sidecar": (STATIC, ()),
     "job": ({**STATIC, **KEYS, "CLOUD_RUN_JOB": "nightly"}, ("app",)),
     "cloud-run": ({**STATIC, "K_SERVICE": "b", "PORT": "15009", "PORT_http": "3000", "PORT_grpc": "3001"}, ("app",)),
+    "captured": ({**STATIC, **KEYS, "KRUN_MODE": "captured", "K8S_UID": "65532", "HOME": "/root"}, ("app",)),
+    "whitebox-root": ({**STATIC, "KRUN_INTERCEPTION": "none", "KRUN_PUBLIC": "none"}, ("app",)),
     "probe": ({**STATIC, "STARTUP_PROBE_HTTP": "/healthy", "KRUN_APP_TIMEOUT": "5", "KRUN_GRACE": "30"}, ("app",)),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_plan_is_as_pinned(name: str) -> None:
+    """After a change that is meant: KRUN_TEST_RECORD=1, and read the difference."""
     env, app = CASES[name]
-    document = json.loads(describe(made(env, app=app), env=env))
+    facts = {"captured": CAPTURED, "whitebox-root": ROOT}.get(name, ENVOY)
+    document = json.loads(describe(made(env, app=app, facts=facts), env=env))
     # What Envoy is told is pinned elsewhere (test_static_envoy.py).
     document["files"] = sorted(document["files"])
+    if os.environ.get("KRUN_TEST_RECORD"):
+        (DATA / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
     assert document == json.loads((DATA / f"{name}.json").read_text())
 
 

@@ -27,17 +27,18 @@ MOST = {
     "WORKLOAD_NAME": "a",
     "WORKLOAD_NAMESPACE": "demo",
 }
+CAPTURED = {**MOST, "KRUN_LOOPBACK": "127.0.0.1", "KRUN_APP_PROTOCOL": "h2c"}
 
 
 def settings(**env: str) -> static_envoy.StaticSettings:
     return static_envoy.settings({**LEAST, **env}, run_dir=RUN)
 
 
-@pytest.mark.parametrize(("name", "env"), [("least", LEAST), ("most", MOST)])
+@pytest.mark.parametrize(("name", "env"), [("least", LEAST), ("most", MOST), ("captured", CAPTURED)])
 def test_the_files_are_those_on_record(name: str, env: dict[str, str]) -> None:
     """After a change that is meant: KRUN_TEST_RECORD=1, and read the difference."""
     lua = Path(envoy_outbound.__file__).with_name("names.lua").read_text()
-    files = static_envoy.files(static_envoy.settings(env, run_dir=RUN))
+    files = static_envoy.files(static_envoy.settings(env, run_dir=RUN, is_captured=env == CAPTURED))
     assert sorted(files) == ["envoy.json", "sds-certificate.json", "sds-roots.json"]
     for file, content in files.items():
         short = json.dumps(json.loads(content.replace(json.dumps(lua)[1:-1], "(names.lua)")), indent=1) + "\n"
@@ -131,7 +132,7 @@ def test_any_text_is_a_setting_or_is_refused_and_never_changes_the_script(env: d
         return
     script = envoy_outbound.names_script(found)
     constants = script.removesuffix(Path(envoy_outbound.__file__).with_name("names.lua").read_text())
-    assert len(constants.splitlines()) == 5
+    assert len(constants.splitlines()) == 6
     assert constants.count('"') == 4 + 2 * len(found.mesh_namespaces)
     json.loads(static_envoy.files(found)["envoy.json"])
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from krun_launch import rundir
 from krun_launch.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ class Keeper:
     the symbolic link ``live`` is moved onto it in one step.
     """
 
-    def __init__(self, *, source: Path, target: Path, trust_domain: str) -> None:
+    def __init__(self, *, source: Path, target: Path, trust_domain: str, owner: int | None = None) -> None:
+        """``owner``: the user whom the copies are given to, when Envoy is another one than we are."""
+        self._owner = owner
         self._source = source
         self._target = target
         self._trust_domain = trust_domain
@@ -132,12 +135,15 @@ class Keeper:
 
     def _write(self, content: dict[str, bytes]) -> None:
         self._target.mkdir(parents=True, exist_ok=True, mode=0o700)
+        rundir.share(self._target, owner=self._owner)
         old = sorted(self._target.glob(f"{GENERATION}*"))
         folder = self._target / f"{GENERATION}{1 + max((_number(path) for path in old), default=0)}"
         folder.mkdir(mode=0o700)
+        rundir.share(folder, owner=self._owner)
         for name, data in content.items():
             descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
+                rundir.hand(descriptor, owner=self._owner)
                 file.write(data)
         link = self._target / f".{LIVE}.new"
         with contextlib.suppress(FileNotFoundError):

@@ -24,7 +24,8 @@ Examples:
 \b
 Further variables (docs/environment.md): MESH, XDS_ADDR, KRUN_GATEWAY,
 KRUN_CERTS, TRUST_DOMAIN, PORT, PORT_http, STARTUP_PROBE_TCP,
-STARTUP_PROBE_HTTP, SSH_AUTH, KRUN_OFFER, ENVOY_LOG_LEVEL."""
+STARTUP_PROBE_HTTP, SSH_AUTH, KRUN_OFFER, ENVOY_LOG_LEVEL,
+  KRUN_INTERCEPTION, KRUN_FALLBACK, KRUN_PUBLIC, KRUN_APP_PROTOCOL, K8S_UID."""
 
 
 def _seconds(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
@@ -65,7 +66,7 @@ def _option(flag: str, variable: str, metavar: str, text: str, **more: Any) -> C
     "--env", "env_file", metavar="FILE", help="Read the environment JSON here; - is stdin (default: if a pipe)."
 )
 @click.option("--no-env", is_flag=True, help="Read no environment JSON; the application gets our stdin.")
-@_option("--mode", "KRUN_MODE", "MODE", "auto, static or none (default auto).")
+@_option("--mode", "KRUN_MODE", "MODE", "auto, captured, whitebox, static or none (default auto).")
 @_option("--envoy", "KRUN_ENVOY", "PATH", "The Envoy binary (default: envoy in PATH).")
 @_option("--run-dir", "KRUN_RUN_DIR", "FOLDER", "Write here, and keep it (default: a private one, removed).")
 @_option("--loopback", "KRUN_LOOPBACK", "ADDRESS", "Where local ports are (default 127.0.0.1).")
@@ -87,6 +88,7 @@ def _option(flag: str, variable: str, metavar: str, text: str, **more: Any) -> C
 @_option("--grace", "KRUN_GRACE", "SECONDS", "From SIGTERM to the end of all (default 10).", callback=_seconds)
 @_option("--drain", "KRUN_DRAIN", "SECONDS", "Of these, for requests under way (default 4).", callback=_seconds)
 @click.option("--dry-run", is_flag=True, help="Print the plan as JSON, and start nothing.")
+@click.option("--rules", "wants_rules", is_flag=True, help="Print what krun-iptables must be told, as shell, and end.")
 @click.option(
     "--init", "is_init", is_flag=True, help="Be a small PID 1 for CMD, with a krun-launch somewhere below it."
 )
@@ -111,6 +113,7 @@ def command(
     env_file: str | None,
     no_env: bool,
     dry_run: bool,
+    wants_rules: bool,
     is_init: bool,
     **values: str | None,
 ) -> int:
@@ -122,15 +125,19 @@ def command(
     """
     log.configure(tool=TOOL, level=values["krun_log_level"] or "info", style=values["krun_log_format"] or "auto")
     if is_init:
-        return _init(app, other_flags=no_env or dry_run or env_file is not None)
+        return _init(app, other_flags=no_env or dry_run or wants_rules or env_file is not None)
     if env_file is not None and no_env:
         raise click.UsageError("--env and --no-env: give one of them")
+    if dry_run and wants_rules:
+        raise click.UsageError("--dry-run and --rules: give one of them")
     given = {option.name: str(option.envvar) for option in context.command.params if _is_flag(context, option)}
     flags = {given[name]: value for name, value in values.items() if name in given and value is not None}
     # Late: --help and --version need none of it.
     from krun_launch.launch import Request, launch
 
-    request = Request(app=app, flags=flags, env_file=env_file, reads_env=not no_env, is_dry=dry_run)
+    request = Request(
+        app=app, flags=flags, env_file=env_file, reads_env=not no_env, is_dry=dry_run, wants_rules=wants_rules
+    )
     return launch(request, env=dict(os.environ))
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from krun_launch.identity import Identity
 from krun_launch.plan import Plan, Step
 from krun_launch.spawn import ProcessSpec
 
@@ -16,6 +17,8 @@ def describe(plan: Plan, *, env: Mapping[str, str]) -> str:
     document = {
         "mode": plan.mode,
         "reason": plan.reason,
+        "interception": plan.interception,
+        "notes": list(plan.notes),
         "warnings": list(plan.warnings),
         "run_dir": str(plan.run_dir),
         "certificates": certificates and {"from": str(certificates.source), "trust_domain": certificates.trust_domain},
@@ -36,6 +39,8 @@ def describe(plan: Plan, *, env: Mapping[str, str]) -> str:
 def _step(step: Step) -> dict[str, Any]:
     if step.checks_certificates:
         return {"step": step.name, "check": "certificates"}
+    if step.writes_resolver:
+        return {"step": step.name, "write": "/etc/resolv.conf"}
     if step.wait is None:
         return {"step": step.name, "start": step.part}
     return {"step": step.name, "wait_for": str(step.wait), "of": step.part, "at_most_s": step.timeout}
@@ -47,11 +52,17 @@ def _process(spec: ProcessSpec, *, env: Mapping[str, str]) -> dict[str, Any]:
         "argv": list(spec.argv),
         "stdin": spec.stdin,
         "group": spec.group,
+        **({} if spec.identity is None else {"runs_as": _identity(spec.identity)}),
         "sets": sorted(name for name, value in spec.env.items() if env.get(name) != value),
     }
     if spec.is_helper:
         return {**shown, "variables": sorted(spec.env)}
     return {**shown, "removes": sorted(set(env) - set(spec.env))}
+
+
+def _identity(identity: Identity) -> dict[str, Any]:
+    drops = "all" if identity.drops is None else sorted(identity.drops)
+    return {"uid": identity.uid, "gid": identity.gid, "drops": drops, "keeps": sorted(identity.keeps)}
 
 
 def _content(text: str) -> Any:

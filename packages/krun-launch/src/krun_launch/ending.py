@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from krun_launch import signals
 from krun_launch.contract import PORTS
-from krun_launch.plan import APP, ENVOY, HBONED, SSHD
+from krun_launch.plan import APP, ENVOY, HBONED, NAMES, SSHD
 from krun_launch.signals import ENDING, FORWARDED
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ ACTIVE = "/stats?filter=%5Ehttp%5C.inbound%5C.downstream_rq_active%24"
 # Searched for, as the answer comes in chunks.
 COUNT = re.compile(r"downstream_rq_active: (\d+)")
 
+PARTS = (APP, HBONED, SSHD, ENVOY, NAMES)
 NOT_READY = "not ready"
 NO_NEW_TUNNELS = "no new tunnels"
 ENVOY_DRAINS = "envoy drains"
@@ -55,7 +56,7 @@ def order(*, alive: Collection[str], was_up: bool) -> tuple[str, ...]:
         steps.append(APP_ENDS)
     if HBONED in alive:
         steps.append(TUNNELS_CLOSE)
-    if ENVOY in alive or SSHD in alive:
+    if any(name in alive for name in (ENVOY, SSHD, NAMES)):
         steps.append(HELPERS_END)
     return tuple(steps)
 
@@ -119,7 +120,7 @@ class Ending:
         return status
 
     def _in_order(self) -> None:
-        alive = {name for name in (APP, ENVOY, HBONED, SSHD) if self._parts.is_alive(name)}
+        alive = {name for name in PARTS if self._parts.is_alive(name)}
         was_up = self._was_ready and (APP in alive or not self._plan.has_app)
         try:
             # Signals that came together with the cause.
@@ -129,7 +130,7 @@ class Ending:
                 self._actions[step]()
                 log.log(self._level, "end step done", extra={"fields": self._fields(step=step)})
         except _Late:
-            left = [name for name in (APP, HBONED, SSHD, ENVOY) if self._parts.is_alive(name)]
+            left = [name for name in PARTS if self._parts.is_alive(name)]
             log.warning("grace is over: killed", extra={"fields": self._fields(part=", ".join(left))})
             self._kill()
 
@@ -154,7 +155,12 @@ class Ending:
 
     def _inbound_zero(self) -> None:
         until = time.monotonic() + self._plan.settings.drain
-        while time.monotonic() < until and self._active() and (self._parts.is_alive(APP) or not self._plan.has_app):
+        # The public's requests pass hboned only, the mesh's pass both.
+        while (
+            time.monotonic() < until
+            and (self._supervisor.has_public_requests or self._active())
+            and (self._parts.is_alive(APP) or not self._plan.has_app)
+        ):
             self._turn(min(POLL, max(0.0, until - time.monotonic())))
 
     def _active(self) -> int:
@@ -172,13 +178,17 @@ class Ending:
             self._no_new_tunnels()
             # Two signals of one kind at the same moment are one: the first must have been seen.
             self._wait_for(HBONED, limit=SEEN)
+        # The application is gone; the last of what it answered may still be on its way out.
+        until = time.monotonic() + QUICK
+        while self._supervisor.has_public_requests and (left := until - time.monotonic()) > 0:
+            self._turn(left)
         self._parts.signal(HBONED, signal.SIGTERM)
         self._end(HBONED)
 
     def _helpers_end(self) -> None:
-        for name in (SSHD, ENVOY):
+        for name in (SSHD, ENVOY, NAMES):
             self._parts.signal(name, signal.SIGTERM)
-        self._end(SSHD, ENVOY)
+        self._end(SSHD, ENVOY, NAMES)
 
     def _end(self, *names: str) -> None:
         """Wait a short while, then kill."""
@@ -190,7 +200,7 @@ class Ending:
 
     def _kill(self) -> None:
         """SIGKILL to every part, and their statuses."""
-        names = [name for name in (APP, HBONED, SSHD, ENVOY) if self._parts.signal(name, signal.SIGKILL)]
+        names = [name for name in PARTS if self._parts.signal(name, signal.SIGKILL)]
         until = time.monotonic() + QUICK
         while any(self._parts.is_alive(name) for name in names) and time.monotonic() < until:
             self._supervisor.collect(QUICK)
@@ -219,7 +229,7 @@ class Ending:
             raise _Late
         for name in self._supervisor.collect(min(timeout, left)):
             # hboned ends by itself when its last tunnel does; Envoy's death cuts requests that were waited for.
-            if name == ENVOY and self._supervisor.step != HELPERS_END:
+            if name in (ENVOY, NAMES) and self._supervisor.step != HELPERS_END:
                 log.warning(
                     "died before its turn", extra={"fields": self._fields(part=name, step=self._supervisor.step)}
                 )

@@ -9,7 +9,7 @@ from krun_launch.contract import PORTS
 from krun_launch.settings import Settings
 
 # Ours alone, besides everything that starts with KRUN_.
-OURS = frozenset({"SSH_AUTH", "ENVOY_LOG_LEVEL", "STARTUP_PROBE_TCP", "STARTUP_PROBE_HTTP"})
+OURS = frozenset({"SSH_AUTH", "ENVOY_LOG_LEVEL", "STARTUP_PROBE_TCP", "STARTUP_PROBE_HTTP", "K8S_UID"})
 # What any program may need to run and to write its messages.
 PLAIN = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 LOGGING = ("KRUN_LOG_LEVEL", "KRUN_LOG_FORMAT")
@@ -24,13 +24,21 @@ def untouched(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if name != "KRUN_INIT_FD"}
 
 
-def app(env: Mapping[str, str], *, settings: Settings) -> dict[str, str]:
+def with_home(env: Mapping[str, str], *, home: str) -> dict[str, str]:
+    """The environment of another user than root: root's home is closed to it."""
+    return {**env, "HOME": home or "/"} if env.get("HOME", "/root") == "/root" else dict(env)
+
+
+def app(env: Mapping[str, str], *, settings: Settings, is_captured: bool = False) -> dict[str, str]:
     """The application's in a mesh: its own port, the way out through Envoy, and nothing of ours."""
+    own = {name: value for name, value in env.items() if not _is_ours(name)}
+    own["PORT"] = str(settings.app_port)
+    if is_captured:
+        return own
     proxy = f"http://{settings.loopback}:{PORTS['ENVOY_HTTP_PROXY']}"
     direct = no_proxy(env, loopback=settings.loopback)
     return {
-        **{name: value for name, value in env.items() if not _is_ours(name)},
-        "PORT": str(settings.app_port),
+        **own,
         "HTTP_PROXY": proxy,
         "http_proxy": proxy,
         "NO_PROXY": direct,
@@ -62,12 +70,20 @@ def hboned(env: Mapping[str, str], *, settings: Settings, offers_ssh: bool) -> d
         "KRUN_BIND": settings.bind,
         "KRUN_LOOPBACK": settings.loopback,
         "KRUN_OFFER": env.get("KRUN_OFFER") or offer,
+        "KRUN_PUBLIC": settings.public,
+        "KRUN_APP_PROTOCOL": settings.app_protocol,
     }
 
 
-def sshd(env: Mapping[str, str], *, settings: Settings) -> dict[str, str]:
+def relay(env: Mapping[str, str]) -> dict[str, str]:
+    """The names relay's: its command line says all."""
+    return _only(env, PLAIN)
+
+
+def sshd(env: Mapping[str, str], *, settings: Settings, is_captured: bool = False) -> dict[str, str]:
     """krun-sshd's: what a person who debugs the application wants to see, without what looks like a secret by name."""
-    seen = {name: value for name, value in app(env, settings=settings).items() if not SECRET.search(name)}
+    apps = app(env, settings=settings, is_captured=is_captured)
+    seen = {name: value for name, value in apps.items() if not SECRET.search(name)}
     return {
         **seen,
         **_only(env, LOGGING),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from krun_launch.envoy_tls import TLS, Json, common, socket_address, typed
+from krun_launch.settings import H2C, HTTP1
 from krun_launch.static_settings import MTLS_PORT, StaticSettings
 
 HTTP = "envoy.extensions.filters.http"
@@ -20,7 +21,7 @@ def listener(settings: StaticSettings) -> Json:
         "filter_chains": [
             {
                 "transport_socket": typed("envoy.transport_sockets.tls", kind=f"{TLS}.DownstreamTlsContext", **tls),
-                "filters": [typed("envoy.filters.network.http_connection_manager", kind=MANAGER, **_manager())],
+                "filters": [typed("envoy.filters.network.http_connection_manager", kind=MANAGER, **_manager(settings))],
             }
         ],
     }
@@ -28,8 +29,9 @@ def listener(settings: StaticSettings) -> Json:
 
 def clusters(settings: StaticSettings) -> list[Json]:
     """The application: HTTP/1.1, and its gRPC side, HTTP/2 without TLS."""
+    protocol = "http2_protocol_options" if settings.app_protocol == H2C else "http_protocol_options"
     return [
-        _cluster(settings, name="app", port=settings.app_port, protocol="http_protocol_options"),
+        _cluster(settings, name="app", port=settings.app_port, protocol=protocol),
         _cluster(settings, name="app_grpc", port=settings.grpc_port, protocol="http2_protocol_options"),
     ]
 
@@ -74,7 +76,7 @@ def local_reply(text: str, *, flags: tuple[str, ...]) -> Json:
     return {"mappers": [{"filter": {"response_flag_filter": {"flags": list(flags)}}, "body_format_override": body}]}
 
 
-def _manager() -> Json:
+def _manager(settings: StaticSettings) -> Json:
     return {
         # krun-launch reads the gauge http.inbound.downstream_rq_active when it drains.
         "stat_prefix": "inbound",
@@ -99,15 +101,18 @@ def _manager() -> Json:
                 {
                     "name": "app",
                     "domains": ["*"],
-                    "routes": [
-                        # application/grpc and application/grpc+…, not grpc-web, which is made for HTTP/1.1.
-                        {"match": {"prefix": "/", "grpc": {}}, "route": {"cluster": "app_grpc", "timeout": "0s"}},
-                        {"match": {"prefix": "/"}, "route": {"cluster": "app", "timeout": "0s"}},
-                    ],
+                    "routes": _routes(settings),
                 }
             ],
         },
     }
+
+
+def _routes(settings: StaticSettings) -> list[Json]:
+    # application/grpc and application/grpc+…, not grpc-web, which is made for HTTP/1.1.
+    grpc = {"match": {"prefix": "/", "grpc": {}}, "route": {"cluster": "app_grpc", "timeout": "0s"}}
+    rest = {"match": {"prefix": "/"}, "route": {"cluster": "app", "timeout": "0s"}}
+    return [rest] if settings.app_protocol == HTTP1 else [grpc, rest]
 
 
 def _cluster(settings: StaticSettings, *, name: str, port: int, protocol: str) -> Json:

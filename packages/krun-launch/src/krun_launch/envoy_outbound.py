@@ -12,6 +12,7 @@ from krun_launch.static_settings import ADMIN_PORT, MTLS_PORT, PROXY_PORT, Stati
 # The Lua filter puts the server name here; routes and clusters read it; the clusters' own filters take it off again
 # (a route's request_headers_to_remove is too early: the cluster then finds no name).
 SNI = "x-krun-sni"
+IN_MESH: Json = {"name": SNI, "present_match": True}
 # What a sidecar offers: the receiving one, and an AUTO_PASSTHROUGH gateway, choose their filter chain by it.
 ALPN_HTTP = ("istio-h2", "istio", "h2", "http/1.1")
 ALPN_UPGRADE = ("istio-http/1.1", "istio", "http/1.1")
@@ -27,13 +28,18 @@ DNS_CACHE = {"name": "outside", "dns_lookup_family": "ALL", "typed_dns_resolver_
 
 def listener(settings: StaticSettings) -> Json:
     """The HTTP proxy: absolute and relative form, CONNECT, upgrades. On loopback only, as anyone may use it."""
-    manager = typed("envoy.filters.network.http_connection_manager", kind=MANAGER, **_manager(settings))
     return {
         "name": "outbound",
         "traffic_direction": "OUTBOUND",
         **socket_address(settings.loopback, PROXY_PORT),
-        "filter_chains": [{"filters": [manager]}],
+        "filter_chains": [{"filters": [manager(settings)]}],
     }
+
+
+def manager(settings: StaticSettings, *, is_captured: bool = False) -> Json:
+    """The HTTP connection manager of the proxy, or of connections to the mesh that the kernel redirects."""
+    fields = _manager(settings, is_captured=is_captured)
+    return typed("envoy.filters.network.http_connection_manager", kind=MANAGER, **fields)
 
 
 def clusters(settings: StaticSettings) -> list[Json]:
@@ -49,7 +55,7 @@ def clusters(settings: StaticSettings) -> list[Json]:
     ]
 
 
-def names_script(settings: StaticSettings) -> str:
+def names_script(settings: StaticSettings, *, is_captured: bool = False) -> str:
     """The Lua text that decides which names are mesh names; its constants are DNS labels and addresses: no quotes."""
     namespaces = ", ".join(f'["{name}"] = true' for name in settings.mesh_namespaces)
     private = ", ".join(f"[{port}] = true" for port in (ADMIN_PORT, MTLS_PORT, PROXY_PORT))
@@ -59,13 +65,25 @@ def names_script(settings: StaticSettings) -> str:
         f'local ADDRESS = "{settings.loopback}"\n'
         f"local PRIVATE = {{ {private} }}\n"
         f"local PROXY = {PROXY_PORT}\n"
+        f"local CAPTURED = {'true' if is_captured else 'false'}\n"
     )
     return constants + Path(__file__).with_name("names.lua").read_text(encoding="utf-8")
 
 
-def _manager(settings: StaticSettings) -> Json:
+def _manager(settings: StaticSettings, *, is_captured: bool) -> Json:
+    names = typed(
+        "envoy.filters.http.lua",
+        kind=f"{HTTP}.lua.v3.Lua",
+        default_source_code={"inline_string": names_script(settings, is_captured=is_captured)},
+    )
+    forward = typed(
+        "envoy.filters.http.dynamic_forward_proxy",
+        kind=f"{HTTP}.dynamic_forward_proxy.v3.FilterConfig",
+        dns_cache_config=DNS_CACHE,
+    )
+    upgrades = ["websocket"] if is_captured else ["CONNECT", "websocket"]
     return {
-        "stat_prefix": "outbound",
+        "stat_prefix": "captured" if is_captured else "outbound",
         **streaming(),
         "http_protocol_options": {"accept_http_10": True},
         "early_header_mutation_extensions": without_headers("x-envoy-", "x-krun-", "proxy-"),
@@ -73,44 +91,40 @@ def _manager(settings: StaticSettings) -> Json:
         # A request goes out as the application wrote it; the receiving sidecar gives it an id when it has none.
         "generate_request_id": False,
         "normalize_path": False,
-        "upgrade_configs": [{"upgrade_type": "CONNECT"}, {"upgrade_type": "websocket"}],
-        "http_filters": [
-            typed(
-                "envoy.filters.http.lua",
-                kind=f"{HTTP}.lua.v3.Lua",
-                default_source_code={"inline_string": names_script(settings)},
-            ),
-            typed(
-                "envoy.filters.http.dynamic_forward_proxy",
-                kind=f"{HTTP}.dynamic_forward_proxy.v3.FilterConfig",
-                dns_cache_config=DNS_CACHE,
-            ),
-            router(),
-        ],
+        "upgrade_configs": [{"upgrade_type": upgrade} for upgrade in upgrades],
+        # What is captured and names nobody of the mesh is refused by the names filter: it never gets further.
+        "http_filters": [names, router()] if is_captured else [names, forward, router()],
         "local_reply_config": local_reply(
             "krun: %REQ(:AUTHORITY)%: no answer through %UPSTREAM_CLUSTER% %UPSTREAM_HOST%: %LOCAL_REPLY_BODY%"
             " %UPSTREAM_TRANSPORT_FAILURE_REASON%",
             flags=("UF", "UH", "UC", "DF"),
         ),
         "route_config": {
-            "name": "outbound",
-            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": _routes()}],
+            "name": "captured" if is_captured else "outbound",
+            "virtual_hosts": [
+                {"name": "all", "domains": ["*"], "routes": _routes_of_mesh() if is_captured else _routes()}
+            ],
         },
     }
 
 
 def _routes() -> list[Json]:
-    mesh = [{"name": SNI, "present_match": True}]
-    upgrade = [*mesh, {"name": "upgrade", "present_match": True}]
     connect = {"upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}]}
+    return [
+        _route({"connect_matcher": {}, "headers": [IN_MESH]}, cluster="gateway_tcp", **connect),
+        _route({"connect_matcher": {}}, cluster="outside", **connect),
+        *_routes_of_mesh(),
+        _route({"prefix": "/"}, cluster="outside"),
+    ]
+
+
+def _routes_of_mesh() -> list[Json]:
+    upgrade = [IN_MESH, {"name": "upgrade", "present_match": True}]
     # REFUSED_STREAM says that the peer has not looked at the request (RFC 9113 §8.7): all methods may be sent again.
     retry = {"retry_on": "refused-stream", "num_retries": 2}
     return [
-        _route({"connect_matcher": {}, "headers": mesh}, cluster="gateway_tcp", **connect),
-        _route({"connect_matcher": {}}, cluster="outside", **connect),
         _route({"prefix": "/", "headers": upgrade}, cluster="gateway_upgrade"),
-        _route({"prefix": "/", "headers": mesh}, cluster="gateway", retry_policy=retry),
-        _route({"prefix": "/"}, cluster="outside"),
+        _route({"prefix": "/", "headers": [IN_MESH]}, cluster="gateway", retry_policy=retry),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ SHELLS = frozenset({"sh", "dash", "bash", "ash", "busybox"})
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Paths of programs are None when they are not there."""
+    """Paths of programs are None when they are not there; texts say why something cannot be, and are empty else."""
 
     envoy: str | None = None
     hboned: str | None = None
@@ -24,19 +25,63 @@ class Facts:
     has_default_certs: bool = False
     is_below_shell: bool = False  # PID 1 is a shell that drops signals, and no init of ours is between
     is_on_terminal: bool = False
+    uid: int = 1000
+    cannot_switch: str = "not root"  # why parts cannot run as other users
+    app_gid: int | None = None  # of the account that K8S_UID names, if there is one
+    app_home: str = ""
+    has_rules: bool = False  # chains of krun-iptables are in the kernel
+    resolv_conf: str = ""  # its text
+    cannot_capture: str = "names cannot be answered here"  # beyond rules and users
 
 
 def look(env: Mapping[str, str]) -> Facts:
-    """Look around; nothing is changed or started."""
+    """Look around; nothing is changed, and what is started for it has ended."""
     path = env.get("PATH") or os.defpath
-    return Facts(
+    found = Facts(
         envoy=find(env.get("KRUN_ENVOY") or "envoy", path=path),
         hboned=_sibling("hboned", path=path),
         sshd=_sibling("krun-sshd", path=path),
         has_default_certs=os.path.isdir(DEFAULT_CERTS),  # noqa: PTH112 - no need of pathlib's errors
         is_below_shell=_is_below_shell(env),
         is_on_terminal=is_on_terminal(),
+        uid=os.geteuid(),
     )
+    # Whoever is not root can change neither users nor rules: nothing else is worth a look.
+    return found if os.geteuid() != 0 else _as_root(found, env=env)
+
+
+def _as_root(found: Facts, *, env: Mapping[str, str]) -> Facts:
+    # Late: a user's start-up needs none of it.
+    from dataclasses import replace
+
+    from krun_launch import identity, trial
+
+    account = _account(identity.uid_of(env))
+    is_alone = env.get("KRUN_MODE") == "none"
+    programs = [program for program in (found.envoy, found.hboned, found.sshd, sys.executable) if program]
+    found = replace(
+        found,
+        cannot_switch=trial.cannot_switch([] if is_alone else programs, folder=env.get("TMPDIR") or "/tmp"),
+        app_gid=account.pw_gid if account else None,
+        app_home=account.pw_dir if account else "",
+    )
+    if is_alone:
+        return found
+    from krun_launch import chains, resolver
+
+    return replace(
+        found,
+        has_rules=not env.get("KRUN_INTERCEPTION") and chains.are_there(path=env.get("PATH", "")),
+        resolv_conf=resolver.read(),
+        cannot_capture=resolver.cannot_answer(),
+    )
+
+
+def _account(uid: int | None) -> pwd.struct_passwd | None:
+    try:
+        return None if uid is None else pwd.getpwuid(uid)
+    except (KeyError, OverflowError):
+        return None
 
 
 def _sibling(name: str, *, path: str) -> str | None:

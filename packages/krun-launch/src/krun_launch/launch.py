@@ -12,6 +12,7 @@ from pathlib import Path
 
 from krun_launch import envjson, facts, rundir, signals
 from krun_launch.errors import Misconfigured
+from krun_launch.facts import Facts
 from krun_launch.plan import Plan, plan
 from krun_launch.settings import seconds
 from krun_launch.signals import Signals
@@ -32,6 +33,7 @@ class Request:
     env_file: str | None
     reads_env: bool
     is_dry: bool
+    wants_rules: bool = False
 
 
 def launch(request: Request, *, env: Mapping[str, str]) -> int:
@@ -41,7 +43,7 @@ def launch(request: Request, *, env: Mapping[str, str]) -> int:
         Failure: see docs/process.md.
     """
     with Signals() as arriving:
-        init = None if request.is_dry else _tell_init(env)
+        init = None if request.is_dry or request.wants_rules else _tell_init(env)
         try:
             found, app_stdin = _environment(request, env=env, arriving=arriving)
         except envjson.Interrupted as interrupted:
@@ -49,6 +51,9 @@ def launch(request: Request, *, env: Mapping[str, str]) -> int:
             return 128 + interrupted.number
         settled = {**found, **request.flags}
         around = facts.look(settled)
+        if request.wants_rules:
+            _print_rules(settled, facts=around)
+            return 0
         suffix = "" if request.is_dry else os.urandom(6).hex()
         made = plan(
             found,
@@ -109,6 +114,17 @@ def _keep_from_children(name: str) -> None:
         os.set_inheritable(int(number), False)
 
 
+def _print_rules(env: Mapping[str, str], *, facts: Facts) -> None:
+    """What krun-iptables is to be told, as shell; nothing when there is nothing to intercept."""
+    # Late: an entrypoint asks this once.
+    from krun_launch import interception, mode
+
+    if mode.choose(env, facts=facts).mode == mode.NONE:
+        return
+    wanted = interception.rules_wanted(env, facts=facts)
+    sys.stdout.write("".join(f"{name}={interception.quoted(value)}\n" for name, value in wanted.items()))
+
+
 def _print(made: Plan, *, env: Mapping[str, str]) -> None:
     # Late: only a dry run prints.
     from krun_launch.describe import describe
@@ -117,6 +133,8 @@ def _print(made: Plan, *, env: Mapping[str, str]) -> None:
 
 
 def _warn(made: Plan, *, is_below_shell: bool) -> None:
+    for note in made.notes:
+        log.info(note, extra={"fields": {"mode": made.mode, "interception": made.interception}})
     for warning in made.warnings:
         log.warning(warning, extra={"fields": {"mode": made.mode, "reason": made.reason}})
     if is_below_shell:
@@ -128,12 +146,16 @@ def _run(made: Plan, *, signals: Signals, init: int | None, keeps_run_dir: bool)
     if certificates is None:
         return Supervisor(made, signals=signals, init=init).run()
     # Late: certificates and ports are not the business of mode none.
-    from krun_launch import ports
+    from krun_launch import ports, resolver
     from krun_launch.certificates import Keeper
 
     ports.check(made.ports)
-    with rundir.written(made.run_dir, files=made.files, is_kept=keeps_run_dir):
+    owner = certificates.owner
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(rundir.written(made.run_dir, files=made.files, is_kept=keeps_run_dir, owner=owner))
         target = Path(made.run_dir, "certs")
-        keeper = Keeper(source=certificates.source, target=target, trust_domain=certificates.trust_domain)
+        keeper = Keeper(source=certificates.source, target=target, trust_domain=certificates.trust_domain, owner=owner)
         keeper.place()
+        if made.resolver:
+            stack.enter_context(resolver.restored())
         return Supervisor(made, signals=signals, init=init, keeper=keeper).run()

@@ -9,12 +9,15 @@ import click
 
 from krun_launch.errors import Misconfigured
 from krun_launch.facts import Facts
+from krun_launch.interception import CAPTURED, WHITEBOX
 
 AUTO = "auto"
 STATIC = "static"
 NONE = "none"
-LATER = ("captured", "whitebox", "proxyless")
-MODES = (AUTO, STATIC, NONE, *LATER)
+PROXYLESS = "proxyless"
+# Static mode with its interception chosen by name, as long as there is no other mode that has one.
+WAYS = (CAPTURED, WHITEBOX)
+MODES = (AUTO, *WAYS, STATIC, PROXYLESS, NONE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +38,15 @@ def choose(env: Mapping[str, str], *, facts: Facts) -> Choice:
     asked = env.get("KRUN_MODE") or AUTO
     if asked not in MODES:
         raise click.BadParameter(f"KRUN_MODE: {asked!r} is not one of {', '.join(MODES)}")
-    if asked in LATER:
+    if asked == PROXYLESS:
         raise Misconfigured(
-            f"KRUN_MODE={asked}: this version of krun-launch has static and none only",
-            hint="set KRUN_MODE to auto, static or none",
+            f"KRUN_MODE={asked}: this version of krun-launch cannot do it",
+            hint="set KRUN_MODE to auto, captured, whitebox, static or none",
         )
-    choice = Choice(mode=asked, reason=f"KRUN_MODE={asked}") if asked != AUTO else _auto(env, facts=facts)
+    if asked in (AUTO, *WAYS):
+        _refuse_control_plane(env)
+    named = Choice(mode=STATIC if asked in WAYS else asked, reason=f"KRUN_MODE={asked}")
+    choice = named if asked != AUTO else _auto(env, facts=facts)
     if choice.mode == STATIC and facts.envoy is None:
         raise _no_envoy(env, reason=choice.reason)
     return choice
@@ -48,12 +54,6 @@ def choose(env: Mapping[str, str], *, facts: Facts) -> Choice:
 
 def _auto(env: Mapping[str, str], *, facts: Facts) -> Choice:
     mesh, address = env.get("MESH", ""), env.get("XDS_ADDR", "")
-    if address not in ("", "-"):
-        # Running without the mesh that was asked for would be a silent step down.
-        raise Misconfigured(
-            f"XDS_ADDR={address}: this version of krun-launch has no mode with a control plane",
-            hint="XDS_ADDR=- says that there is none; MESH=static:HOST:PORT names a mesh without one",
-        )
     if mesh.startswith("static:"):
         return Choice(mode=STATIC, reason="MESH=static:")
     if mesh and not mesh.startswith("file:"):
@@ -72,6 +72,16 @@ def _auto(env: Mapping[str, str], *, facts: Facts) -> Choice:
     if facts.envoy is None:
         return Choice(mode=NONE, reason="there is no envoy")
     return Choice(mode=STATIC, reason=f"envoy is there, and {signs[0]}")
+
+
+def _refuse_control_plane(env: Mapping[str, str]) -> None:
+    address = env.get("XDS_ADDR", "")
+    if address not in ("", "-"):
+        # Running without the mesh that was asked for would be a silent step down.
+        raise Misconfigured(
+            f"XDS_ADDR={address}: this version of krun-launch has no mode with a control plane",
+            hint="XDS_ADDR=- says that there is none; MESH=static:HOST:PORT names a mesh without one",
+        )
 
 
 def _no_envoy(env: Mapping[str, str], *, reason: str) -> Misconfigured:

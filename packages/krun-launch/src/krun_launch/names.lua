@@ -1,5 +1,6 @@
--- Which names are mesh names (docs/static-mode.md). krun puts four constants before this text:
--- OWN (our namespace), NAMESPACES (set), ADDRESS (where we listen), PRIVATE (set of Envoy's ports), PROXY (this port).
+-- Which names are mesh names (docs/static-mode.md). krun puts these constants before this text: OWN (our namespace),
+-- NAMESPACES (set), ADDRESS (where we listen), PRIVATE (set of Envoy's ports), PROXY (this port),
+-- CAPTURED (the kernel brought the connection here: it was for the mesh, at its own port).
 
 local LOCAL = { ["localhost"] = true, ["0.0.0.0"] = true, ["::"] = true, ["::1"] = true, [ADDRESS] = true }
 
@@ -77,11 +78,17 @@ function envoy_on_request(handle)
   if not host then
     return refuse(handle, "400", "not HOST or HOST:PORT: '" .. authority .. "'")
   end
+  if CAPTURED then
+    port = tonumber(handle:streamInfo():downstreamLocalAddress():match(":(%d+)$"))
+  end
   local name = qualify(host)
   if name then
     headers:add("x-krun-sni", "outbound_." .. string.format("%d", port) .. "_._." .. name)
     -- The route was chosen before this filter, without the header that it matches on.
     return handle:clearRouteCache()
+  end
+  if CAPTURED then
+    return refuse(handle, "421", authority .. " is no name of the mesh, and was called at the mesh's address")
   end
   if is_ours(host, port) then
     return refuse(handle, "403", authority .. " is this proxy itself")

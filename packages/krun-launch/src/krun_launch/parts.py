@@ -17,12 +17,26 @@ class Parts:
 
     def __init__(self) -> None:
         self._pids: dict[str, int] = {}
+        self.pipes: dict[str, int] = {}  # where parts that notify are read
         self.statuses: dict[str, int] = {}
 
     def start(self, spec: ProcessSpec) -> int:
         """Start a part; the failures of exec are passed on."""
-        self._pids[spec.name] = spawn(spec)
+        self._pids[spec.name] = self._notifying(spec) if spec.notifies else spawn(spec)
         return self._pids[spec.name]
+
+    def _notifying(self, spec: ProcessSpec) -> int:
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        try:
+            pid = spawn(spec.notifying(writer))
+        except BaseException:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        self.pipes[spec.name] = reader
+        return pid
 
     def is_alive(self, name: str) -> bool:
         return name in self._pids

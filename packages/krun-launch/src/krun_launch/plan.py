@@ -5,23 +5,26 @@ Pure: the environment, the application's argv and what was found on the machine 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from krun_launch import environments, mode
-from krun_launch.contract import PORTS
+from krun_launch import environments, identity, mode
 from krun_launch.errors import Misconfigured
 from krun_launch.facts import Facts
-from krun_launch.settings import DEFAULT_CERTS, Settings, settings
+from krun_launch.settings import Settings, settings
 from krun_launch.spawn import GROUP, INHERIT, NULL, SESSION, SHARED, ProcessSpec
-from krun_launch.startup_probe import Probe, app_probe
+
+if TYPE_CHECKING:
+    from krun_launch.identity import Identity
+    from krun_launch.startup_probe import Probe
 
 APP = "app"
 ENVOY = "envoy"
 HBONED = "hboned"
 SSHD = "krun-sshd"
+NAMES = "names relay"
 KILL = 9  # SIGKILL
 
 
@@ -33,6 +36,7 @@ class Step:
     part: str
     start: ProcessSpec | None = None
     checks_certificates: bool = False
+    writes_resolver: bool = False
     wait: Probe | None = None
     timeout: float = 0.0  # seconds
     setting: str = ""  # the variable that sets the timeout
@@ -50,10 +54,11 @@ class Port:
 
 @dataclass(frozen=True, kw_only=True)
 class Certificates:
-    """Where a workload's certificates come from, and what they must be."""
+    """Where a workload's certificates come from, what they must be, and whose the copies are (None: ours)."""
 
     source: Path
     trust_domain: str
+    owner: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,9 @@ class Plan:
     ports: tuple[Port, ...] = ()
     certificates: Certificates | None = None
     status_host: str = ""  # empty: no status port
+    interception: str = ""  # captured or whitebox, where there is a mesh
+    resolver: str = ""  # what the resolver's file is to hold while captured
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -99,37 +107,53 @@ def plan(
 
     Raises:
         Misconfigured: settings are missing, wrong or contradictory.
+        Denied: what was asked for is not permitted here.
         click.BadParameter: no such mode.
     """
     given, env = env, {**env, **(flags or {})}
     choice = mode.choose(env, facts=facts)
     numbers = settings(env)
     group = SHARED if facts.is_on_terminal and app_stdin == INHERIT else GROUP
+    # In mode none an application that is root is nobody's business.
+    asks_for_user = choice.mode != mode.NONE or bool(env.get("K8S_UID"))
+    who = identity.of_app(env, facts=facts) if asks_for_user else None
+    if who is not None and who.uid != facts.uid:
+        given = environments.with_home(given, home=facts.app_home)
+    process = ProcessSpec(name=APP, argv=app, env=given, stdin=app_stdin, group=group, identity=who) if app else None
     if choice.mode == mode.NONE:
-        return _none(
-            given, app=app, settings=numbers, reason=choice.reason, run_dir=run_dir, group=group, stdin=app_stdin
-        )
-    process = _app(app, env=environments.app(given, settings=numbers), stdin=app_stdin, group=group) if app else None
-    return _static(env, app=process, settings=numbers, facts=facts, run_dir=run_dir, reason=choice.reason)
+        return _none(process, settings=numbers, reason=choice.reason, run_dir=run_dir)
+    # Late: mode none does not need it.
+    from krun_launch import static_plan
+
+    return static_plan.plan(env, app=process, settings=numbers, facts=facts, run_dir=run_dir, reason=choice.reason)
 
 
-def _app(argv: tuple[str, ...], *, env: Mapping[str, str], stdin: str, group: str) -> ProcessSpec:
-    return ProcessSpec(name=APP, argv=argv, env=env, stdin=stdin, group=group)
-
-
-def _none(
-    env: Mapping[str, str],
+def helper(
+    name: str,
     *,
-    app: tuple[str, ...],
-    settings: Settings,
-    reason: str,
-    run_dir: Path,
-    group: str,
-    stdin: str,
-) -> Plan:
-    if not app:
+    argv: tuple[str, ...],
+    env: Mapping[str, str],
+    identity: Identity | None = None,
+    notifies: bool = False,
+) -> ProcessSpec:
+    """A process of ours: out of reach of the terminal, and gone when we are."""
+    return ProcessSpec(
+        name=name,
+        argv=argv,
+        env=env,
+        stdin=NULL,
+        group=SESSION,
+        is_helper=True,
+        death_signal=KILL,
+        identity=identity,
+        notifies=notifies,
+    )
+
+
+def _none(app: ProcessSpec | None, *, settings: Settings, reason: str, run_dir: Path) -> Plan:
+    if app is None:
         raise Misconfigured(f"mode none ({reason}) without an application: nothing to run", hint="krun-launch -- APP")
-    process = _app(app, env=environments.untouched(env), stdin=stdin, group=group)
+    process = replace(app, env=environments.untouched(app.env))
     return Plan(
         mode=mode.NONE,
         reason=reason,
@@ -139,150 +163,3 @@ def _none(
         has_app=True,
         warnings=("no mesh: the application runs alone",),
     )
-
-
-def _static(
-    env: Mapping[str, str], *, app: ProcessSpec | None, settings: Settings, facts: Facts, run_dir: Path, reason: str
-) -> Plan:
-    # Late: mode none does not need it.
-    from krun_launch import static_envoy
-
-    is_job = bool(env.get("CLOUD_RUN_JOB"))
-    hboned = None if is_job else facts.hboned
-    wants_ssh = bool(env.get("SSH_AUTH")) and not is_job
-    sshd = facts.sshd if wants_ssh and hboned else None
-    static = static_envoy.settings(env, run_dir=run_dir)
-    status_host = settings.loopback if app else "0.0.0.0"
-    absent = {"the application": app is None or is_job, "hboned": hboned is None, "krun-sshd": sshd is None}
-    return Plan(
-        mode=mode.STATIC,
-        reason=reason,
-        settings=settings,
-        run_dir=run_dir,
-        steps=(
-            *_envoy_steps(env, settings=settings, envoy=facts.envoy or ENVOY, run_dir=run_dir),
-            *_app_steps(env, settings=settings, app=app, is_job=is_job),
-            *_inbound_steps(env, settings=settings, hboned=hboned, sshd=sshd),
-        ),
-        has_app=app is not None,
-        files=static_envoy.files(static),
-        ports=tuple(port for port in _ports(settings, status_host=status_host) if not absent.get(port.name, False)),
-        certificates=Certificates(
-            source=Path(env.get("KRUN_CERTS") or DEFAULT_CERTS), trust_domain=static.trust_domain
-        ),
-        status_host=status_host,
-        warnings=_warnings(is_job=is_job, hboned=hboned, wants_ssh=wants_ssh, sshd=sshd),
-    )
-
-
-def _warnings(*, is_job: bool, hboned: str | None, wants_ssh: bool, sshd: str | None) -> tuple[str, ...]:
-    if is_job:
-        return ()
-    if hboned is None:
-        return ("inbound tunnels are off: hboned is not installed",)
-    if wants_ssh and sshd is None:
-        return ("SSH_AUTH is set, and krun-sshd is not installed: no debug shell",)
-    return ()
-
-
-def _envoy_steps(env: Mapping[str, str], *, settings: Settings, envoy: str, run_dir: Path) -> tuple[Step, ...]:
-    from krun_launch import static_envoy
-
-    argv = static_envoy.argv(
-        envoy=envoy,
-        run_dir=run_dir,
-        log_level=static_envoy.log_level(env),
-        drain_seconds=max(1, math.ceil(settings.drain)),
-    )
-    return (
-        Step(name="envoy", part=ENVOY, start=_helper(ENVOY, argv=argv, env=environments.envoy(env))),
-        # While Envoy boots: it takes as long to be ready as the check takes, and nobody can use it before.
-        Step(name="certificates", part=ENVOY, checks_certificates=True),
-        Step(
-            name="envoy ready",
-            part=ENVOY,
-            wait=Probe(host=settings.loopback, port=PORTS["ENVOY_ADMIN"], path="/ready"),
-            timeout=settings.ready_timeout,
-            setting="KRUN_READY_TIMEOUT",
-        ),
-    )
-
-
-def _app_steps(
-    env: Mapping[str, str], *, settings: Settings, app: ProcessSpec | None, is_job: bool
-) -> tuple[Step, ...]:
-    probe = app_probe(env, settings=settings)
-    if app is None:
-        return ()
-    start = Step(name="app", part=APP, start=app)
-    answers = Step(name="app answers", part=APP, wait=probe, timeout=settings.app_timeout, setting="KRUN_APP_TIMEOUT")
-    return (start,) if is_job else (start, answers)
-
-
-def _inbound_steps(
-    env: Mapping[str, str], *, settings: Settings, hboned: str | None, sshd: str | None
-) -> tuple[Step, ...]:
-    if hboned is None:
-        return ()
-    dialled = settings.loopback if settings.bind == "0.0.0.0" else settings.bind
-    steps = [
-        Step(
-            name="hboned",
-            part=HBONED,
-            start=_helper(
-                HBONED,
-                argv=(hboned,),
-                env=environments.hboned(env, settings=settings, offers_ssh=sshd is not None),
-            ),
-        )
-    ]
-    if sshd is not None:
-        start = _helper(SSHD, argv=(sshd,), env=environments.sshd(env, settings=settings))
-        steps.append(Step(name="krun-sshd", part=SSHD, start=start))
-    steps.append(
-        Step(
-            name="hboned listens",
-            part=HBONED,
-            wait=Probe(host=dialled, port=settings.port),
-            timeout=settings.ready_timeout,
-            setting="KRUN_READY_TIMEOUT",
-        )
-    )
-    return tuple(steps)
-
-
-def _helper(name: str, *, argv: tuple[str, ...], env: Mapping[str, str]) -> ProcessSpec:
-    return ProcessSpec(name=name, argv=argv, env=env, stdin=NULL, group=SESSION, is_helper=True, death_signal=KILL)
-
-
-def _ports(settings: Settings, *, status_host: str) -> tuple[Port, ...]:
-    """Every port of static mode; two uses of one number are a contradiction, whoever listens in the end."""
-    local = settings.loopback
-    app = Port(name="the application", host=local, number=settings.app_port, variable="PORT_http")
-    inbound = Port(name="hboned", host=settings.bind, number=settings.port, variable="PORT")
-    ports = [
-        Port(name="Envoy's admin", host=local, number=PORTS["ENVOY_ADMIN"]),
-        Port(name="Envoy's mTLS", host=local, number=PORTS["ENVOY_MTLS"]),
-        Port(name="Envoy's HTTP proxy", host=local, number=PORTS["ENVOY_HTTP_PROXY"]),
-        Port(name="krun-launch's status", host=status_host, number=settings.status_port, variable="KRUN_STATUS_PORT"),
-        Port(name="krun-sshd", host=local, number=PORTS["SSH"]),
-        inbound,
-        app,
-    ]
-    taken: dict[int, Port] = {}
-    for port in ports:
-        other = taken.setdefault(port.number, port)
-        if other is not port:
-            raise _clash(other, port)
-    return tuple(ports)
-
-
-def _clash(first: Port, second: Port) -> Misconfigured:
-    names = " and ".join(f"{port.name}{f' ({port.variable})' if port.variable else ''}" for port in (first, second))
-    variable = second.variable or first.variable
-    hint = f"give another {variable}"
-    if {first.variable, second.variable} == {"PORT", "PORT_http"}:
-        hint = (
-            "PORT is where the platform sends requests: deploy with port 15009, or set PORT_http to the application's"
-        )
-    return Misconfigured(f"port {first.number}: wanted by {names}", hint=hint)

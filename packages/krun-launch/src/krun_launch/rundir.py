@@ -20,8 +20,11 @@ def path(env: Mapping[str, str], *, suffix: str = "") -> Path:
 
 
 @contextlib.contextmanager
-def written(directory: Path, *, files: Mapping[str, str], is_kept: bool) -> Iterator[None]:
+def written(directory: Path, *, files: Mapping[str, str], is_kept: bool, owner: int | None = None) -> Iterator[None]:
     """Make the folder and write the files, 0600; afterwards the folder is removed, or kept.
+
+    ``owner`` is the user whose files they are, when we are root: the folder stays ours, open to the group of the same
+    number, so that nobody but us decides what is where.
 
     Raises:
         Misconfigured: it cannot be written.
@@ -31,7 +34,7 @@ def written(directory: Path, *, files: Mapping[str, str], is_kept: bool) -> Iter
         directory.mkdir(mode=0o700, parents=is_kept, exist_ok=is_kept)
         try:
             for name, content in files.items():
-                _write(directory / name, content)
+                _write(directory / name, content, owner=owner)
         except OSError:
             if not is_kept:
                 _remove(directory)
@@ -47,12 +50,27 @@ def written(directory: Path, *, files: Mapping[str, str], is_kept: bool) -> Iter
             _remove(directory)
 
 
-def _write(file: Path, content: str) -> None:
+def share(directory: Path, *, owner: int | None) -> None:
+    """Let a user's group look into a folder of ours; Envoy watches some for what is moved into them."""
+    if owner is not None:
+        os.chown(directory, -1, owner)
+        directory.chmod(0o750)
+
+
+def hand(descriptor: int, *, owner: int | None) -> None:
+    """Give an open file to a user, and to the group of the same number."""
+    if owner is not None:
+        os.fchown(descriptor, owner, owner)
+
+
+def _write(file: Path, content: str, *, owner: int | None) -> None:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    share(file.parent, owner=owner)
     scratch = file.with_name(f".{file.name}.new")
     descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         os.fchmod(descriptor, 0o600)
+        hand(descriptor, owner=owner)
         stream.write(content)
     scratch.rename(file)
 

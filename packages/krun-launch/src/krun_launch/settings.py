@@ -13,6 +13,10 @@ from krun_launch.errors import Misconfigured
 DEFAULT_CERTS = "/var/run/secrets/workload-spiffe-credentials"
 """Where GKE mounts workload certificates, and where the original looks."""
 
+# How the application is spoken to: gRPC by HTTP/2 and all else by HTTP/1.1, or all by one of them.
+AUTO, HTTP1, H2C = "auto", "http1", "h2c"
+APP_PROTOCOLS = (AUTO, HTTP1, H2C)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -22,6 +26,8 @@ class Settings:
     bind: str
     port: int
     app_port: int
+    public: str
+    app_protocol: str
     status_port: int
     ready_timeout: float
     app_timeout: float
@@ -53,6 +59,8 @@ def settings(env: Mapping[str, str]) -> Settings:
         bind=_address(env, "KRUN_BIND", default="0.0.0.0" if env.get("K_SERVICE") else loopback),
         port=port(env, "PORT", default=PORTS["HBONE_H2C"]),
         app_port=port(env, "PORT_http", default=PORTS["APP"]),
+        public=one_of(env, "KRUN_PUBLIC", "app", "none"),
+        app_protocol=one_of(env, "KRUN_APP_PROTOCOL", *APP_PROTOCOLS),
         status_port=port(env, "KRUN_STATUS_PORT", default=PORTS["STATUS"]),
         ready_timeout=seconds(env, "KRUN_READY_TIMEOUT", default=30.0),
         app_timeout=seconds(env, "KRUN_APP_TIMEOUT", default=240.0),
@@ -71,6 +79,14 @@ def seconds(env: Mapping[str, str], name: str, *, default: float) -> float:
     if not 0 <= value <= 86400:
         raise Misconfigured(f"{name}={text!r}: not a number of seconds between 0 and 86400")
     return value
+
+
+def one_of(env: Mapping[str, str], name: str, *words: str) -> str:
+    """One of the words; the first is the default."""
+    text = env.get(name) or words[0]
+    if text not in words:
+        raise Misconfigured(f"{name}={text[:20]!r}: not one of {', '.join(words)}")
+    return text
 
 
 def port(env: Mapping[str, str], name: str, *, default: int) -> int:

@@ -9,12 +9,16 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, NoReturn
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from krun_launch import prctl
 from krun_launch.errors import Exit, Failure
+
+if TYPE_CHECKING:
+    from krun_launch.identity import Identity
 
 # How a child relates to our process group.
 SHARED = "shared"  # stays in ours: a terminal's foreground job
@@ -40,7 +44,10 @@ class CannotRun(Failure):
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessSpec:
-    """A process to start. ``death_signal`` reaches it when we die; stdout of a helper goes to our stderr."""
+    """A process to start. ``death_signal`` reaches it when we die; stdout of a helper goes to our stderr.
+
+    With ``notifies`` it is given a pipe, and its number in KRUN_NOTIFY_FD. Without ``identity`` it runs as we do.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -50,6 +57,13 @@ class ProcessSpec:
     is_helper: bool = False
     death_signal: int = signal.SIGTERM
     inherited_fds: tuple[int, ...] = ()
+    identity: Identity | None = None
+    notifies: bool = False
+
+    def notifying(self, writer: int) -> ProcessSpec:
+        """The same, with this end of a pipe to write to."""
+        env = {**self.env, "KRUN_NOTIFY_FD": str(writer)}
+        return replace(self, env=env, inherited_fds=(*self.inherited_fds, writer))
 
 
 def spawn(spec: ProcessSpec) -> int:
@@ -60,12 +74,20 @@ def spawn(spec: ProcessSpec) -> int:
     """
     parent = os.getpid()
     reader, writer = os.pipe()
+    if spec.identity is not None:
+        # Late: whoever is not root changes nobody. Before the fork: a child must not import.
+        from krun_launch import credentials
+
+        adopt = credentials.adopt
+        _give_streams(spec)
+    else:
+        adopt = None
     # Until the child has its own dispositions: it would note a signal in our pipe, as if it had come to us.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
         if pid == 0:
-            _child(spec, parent=parent, writer=writer)
+            _child(spec, parent=parent, writer=writer, adopt=adopt)
     except OSError as error:
         os.close(reader)
         raise CannotRun(
@@ -82,10 +104,10 @@ def spawn(spec: ProcessSpec) -> int:
     return pid
 
 
-def _child(spec: ProcessSpec, *, parent: int, writer: int) -> NoReturn:
+def _child(spec: ProcessSpec, *, parent: int, writer: int, adopt: Callable[[Identity], None] | None) -> NoReturn:
     """Between fork and exec: nothing here may return into the caller's code."""
     try:
-        _prepare(spec, parent=parent)
+        _prepare(spec, parent=parent, adopt=adopt)
         os.execvpe(spec.argv[0], spec.argv, dict(spec.env))
     except OSError as error:
         os.write(writer, str(error.errno or errno.EIO).encode())
@@ -93,7 +115,7 @@ def _child(spec: ProcessSpec, *, parent: int, writer: int) -> NoReturn:
         os._exit(Exit.CANNOT_RUN)
 
 
-def _prepare(spec: ProcessSpec, *, parent: int) -> None:
+def _prepare(spec: ProcessSpec, *, parent: int, adopt: Callable[[Identity], None] | None) -> None:
     if spec.group == SESSION:
         os.setsid()
     elif spec.group in (GROUP, FOREGROUND):
@@ -101,6 +123,8 @@ def _prepare(spec: ProcessSpec, *, parent: int) -> None:
     if spec.group == FOREGROUND:
         # A background process that does this is stopped by SIGTTOU, unless it is blocked, as it is now.
         os.tcsetpgrp(0, os.getpgrp())
+    if adopt is not None and spec.identity is not None:
+        adopt(spec.identity)
     prctl.die_with_parent(spec.death_signal, parent=parent)
     if spec.stdin == NULL:
         descriptor = os.open(os.devnull, os.O_RDWR)
@@ -108,10 +132,7 @@ def _prepare(spec: ProcessSpec, *, parent: int) -> None:
             os.dup2(descriptor, 0)
     if spec.is_helper:
         os.dup2(2, 1)
-        # What somebody above has left open is the application's business at most.
-        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - no need of paths
-            with contextlib.suppress(OSError):
-                os.set_inheritable(int(name), int(name) < 3)
+        _keep_streams_only()
     for descriptor in spec.inherited_fds:
         os.set_inheritable(descriptor, True)
     # exec keeps ignored signals ignored (Python ignores SIGPIPE and SIGXFSZ): a program expects neither.
@@ -122,6 +143,24 @@ def _prepare(spec: ProcessSpec, *, parent: int) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
+def _keep_streams_only() -> None:
+    """What somebody above has left open is the application's business at most."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - no need of paths
+        with contextlib.suppress(OSError):
+            os.set_inheritable(int(name), int(name) < 3)
+
+
+def _give_streams(spec: ProcessSpec) -> None:
+    """Let an application that is another user open /dev/stdout and /dev/stderr, as servers that log to them do."""
+    if spec.is_helper or spec.identity is None or spec.identity.uid == os.geteuid():
+        return
+    for descriptor in (1, 2):
+        # A container's streams are pipes that are nobody else's; a terminal or a file is left as it is.
+        with contextlib.suppress(OSError):
+            if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                os.fchown(descriptor, spec.identity.uid, -1)
+
+
 def _failure(spec: ProcessSpec, *, number: int) -> Failure:
     what = f"{spec.name}: {spec.argv[0]}"
     found = find(spec.argv[0], path=spec.env.get("PATH", os.defpath))
@@ -130,6 +169,8 @@ def _failure(spec: ProcessSpec, *, number: int) -> Failure:
             return CannotRun(f"{what} cannot be run: the interpreter in its first line is missing", hint=f"see {found}")
         return NotFound(f"{what} is not found", hint="give a path, or a name in PATH")
     hint = "a script needs a first line such as #!/bin/sh" if number == errno.ENOEXEC else ""
+    if number in (errno.EACCES, errno.EPERM) and spec.identity is not None:
+        hint = f"it is to run as user {spec.identity.uid}, group {spec.identity.gid}: may they read and execute it?"
     if number == errno.E2BIG:
         name = max(spec.env, key=lambda name: len(spec.env[name]), default="PATH")
         hint = f"arguments and environment are too large for a process; look at {name} first (Linux: 128 KiB each)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from krun_launch import envoy_inbound, envoy_outbound
+from krun_launch import envoy_captured, envoy_inbound, envoy_outbound
 from krun_launch.envoy_tls import Json, secrets, socket_address, typed
 from krun_launch.static_settings import ADMIN_PORT, READS, StaticSettings, log_level, settings
 
@@ -43,12 +43,17 @@ def _bootstrap(settings: StaticSettings) -> Json:
         kind="envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
         max_active_downstream_connections=MAX_CONNECTIONS,
     )
+    listeners = [envoy_inbound.listener(settings), envoy_outbound.listener(settings)]
+    clusters = [*envoy_inbound.clusters(settings), *envoy_outbound.clusters(settings)]
+    if settings.is_captured:
+        listeners.append(envoy_captured.listener(settings))
+        clusters += envoy_captured.clusters()
     return {
         "node": {"id": f"{settings.name}.{settings.namespace}", "cluster": f"{settings.name}.{settings.namespace}"},
         "admin": socket_address(settings.loopback, ADMIN_PORT),
         "overload_manager": {"resource_monitors": [limit]},
         "static_resources": {
-            "listeners": [envoy_inbound.listener(settings), envoy_outbound.listener(settings)],
-            "clusters": [*envoy_inbound.clusters(settings), *envoy_outbound.clusters(settings)],
+            "listeners": listeners,
+            "clusters": clusters,
         },
     }

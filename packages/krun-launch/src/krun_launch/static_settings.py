@@ -10,12 +10,13 @@ from pathlib import Path
 
 from krun_launch.contract import PORTS
 from krun_launch.errors import Misconfigured
-from krun_launch.settings import is_port
+from krun_launch.settings import APP_PROTOCOLS, is_port, one_of
 
 # What is read here: contract.py declares it for the package.
 READS = frozenset(
     {
         "ENVOY_LOG_LEVEL",
+        "KRUN_APP_PROTOCOL",
         "KRUN_GATEWAY",
         "KRUN_LOOPBACK",
         "KRUN_MESH_NAMESPACES",
@@ -59,9 +60,11 @@ class StaticSettings:
     mesh_namespaces: tuple[str, ...]
     app_port: int
     grpc_port: int
+    app_protocol: str
+    is_captured: bool
 
 
-def settings(env: Mapping[str, str], *, run_dir: Path) -> StaticSettings:
+def settings(env: Mapping[str, str], *, run_dir: Path, is_captured: bool = False) -> StaticSettings:
     """Read the settings; an empty variable counts as not set.
 
     Raises Misconfigured (78) when one is missing or wrong, or when two contradict each other.
@@ -80,6 +83,8 @@ def settings(env: Mapping[str, str], *, run_dir: Path) -> StaticSettings:
         mesh_namespaces=_mesh_namespaces(env, own=namespace),
         app_port=app_port,
         grpc_port=_port_of(env, "PORT_grpc", default=app_port),
+        app_protocol=one_of(env, "KRUN_APP_PROTOCOL", *APP_PROTOCOLS),
+        is_captured=is_captured,
     )
     _check_ports(result)
     return result

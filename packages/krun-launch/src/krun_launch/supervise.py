@@ -6,6 +6,8 @@ One loop, without threads and asyncio: a signal or a death is acted on at once, 
 from __future__ import annotations
 
 import logging
+import os
+import select
 import signal
 import time
 from collections import deque
@@ -17,7 +19,7 @@ from krun_launch import below, prctl, signals
 from krun_launch.errors import DeadlinePassed, Failure, Misconfigured, Unreachable
 from krun_launch.loop import Died, Loop, Signalled
 from krun_launch.parts import Parts
-from krun_launch.plan import APP, SSHD, Plan, Step
+from krun_launch.plan import APP, HBONED, SSHD, Plan, Step
 from krun_launch.signals import ENDING, HARMLESS, Signals
 from krun_launch.spawn import SHARED, CannotRun, NotFound, ProcessSpec
 from krun_launch.startup_probe import Probe
@@ -69,6 +71,7 @@ class Supervisor:
         self.step = "start"
         self.is_ready = False
         self.is_ending = False
+        self.is_public_idle = False  # hboned drains, and no public request is under way
         if init is not None:
             # Nothing is read from it: poll(2) reports by itself that the other end of the pipe is gone. An init that
             # is our parent would tell us by SIGTERM too, which then looks like a second one.
@@ -104,7 +107,11 @@ class Supervisor:
 
     def state(self) -> Mapping[str, object]:
         """What /readyz tells."""
-        return {"mode": self.plan.mode, "ready": self.is_ready, "step": self.step}
+        return {**self._mode(), "ready": self.is_ready, "step": self.step}
+
+    def _mode(self) -> dict[str, object]:
+        way = {"interception": self.plan.interception} if self.plan.interception else {}
+        return {"mode": self.plan.mode, **way}
 
     def _init_died(self, pipe: int) -> None:
         """The init was killed, in a place where the kernel does not end all with it: we do, in order."""
@@ -149,6 +156,11 @@ class Supervisor:
             self._spawn(step.start)
         if step.checks_certificates and self._keeper is not None:
             self._keeper.verify()
+        if step.writes_resolver:
+            # Late: only what is captured has names of its own.
+            from krun_launch import resolver
+
+            resolver.replace(self.plan.resolver)
         if step.wait is not None:
             self._wait(step, step.wait)
         log.log(self.level, "step done", extra={"fields": {"step": step.name, "at_ms": self._at_ms()}})
@@ -156,16 +168,33 @@ class Supervisor:
     def _spawn(self, spec: ProcessSpec) -> None:
         try:
             self.parts.start(spec)
+            if (pipe := self.parts.pipes.get(spec.name)) is not None:
+                self.loop.watch(pipe, select.POLLIN, lambda: self._notified(pipe))
         except (NotFound, CannotRun) as error:
             # 126 and 127 speak of the application only.
             if spec.name == APP:
                 raise
             raise Misconfigured(error.message, hint=error.hint) from None
 
+    def _notified(self, pipe: int) -> None:
+        """What hboned says of itself (docs/process.md): ``ready``, ``idle``."""
+        try:
+            data = os.read(pipe, 4096)
+        except BlockingIOError:
+            return
+        if not data:
+            self.loop.unwatch(pipe)
+        self.is_public_idle = self.is_public_idle or b"idle\n" in data
+
+    @property
+    def has_public_requests(self) -> bool:
+        """Whether requests of the public may be under way in hboned, while it drains."""
+        return self.parts.is_alive(HBONED) and not self.is_public_idle
+
     def _set_ready(self) -> None:
         self.is_ready = True
         self.step = "ready"
-        log.log(self.level, "ready", extra={"fields": {"mode": self.plan.mode, "at_ms": self._at_ms()}})
+        log.log(self.level, "ready", extra={"fields": {**self._mode(), "at_ms": self._at_ms()}})
 
     def _at_ms(self) -> int:
         return round((time.monotonic() - self._start) * 1000)

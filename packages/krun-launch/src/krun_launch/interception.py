@@ -1,0 +1,110 @@
+"""Decides whether connections are intercepted: what was asked for, what is in force, what is possible (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import click
+
+from krun_launch.errors import Denied, Misconfigured
+from krun_launch.facts import Facts
+from krun_launch.identity import PROXY
+from krun_launch.mesh_names import VIRTUAL_RANGE
+
+CAPTURED = "captured"
+WHITEBOX = "whitebox"
+ARRIVES = "127.0.0.1"  # where the kernel leads what it redirects on its way out
+
+RANGES = "OUTBOUND_IP_RANGES_INCLUDE"
+HINT = "krun-iptables needs root and NET_ADMIN (docker run --cap-add NET_ADMIN); `krun` runs it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interception:
+    """``way`` is CAPTURED or WHITEBOX; ``is_second_best`` when rules were tried for and could not be."""
+
+    way: str
+    reason: str
+    is_second_best: bool = False
+
+
+def choose(env: Mapping[str, str], *, facts: Facts) -> Interception:
+    """Which way it is, now that the rules are in force or not.
+
+    Raises:
+        Denied: captured was asked for, or its fall back forbidden, and it cannot be.
+        Misconfigured: rules are in force, and nobody is going to listen where they lead.
+        click.BadParameter: a variable has none of its values.
+    """
+    given = _one_of(env, "KRUN_INTERCEPTION", "redirect", "none")
+    in_force = given == "redirect" or (not given and facts.has_rules)
+    if refused := _refused(env):
+        if in_force:
+            raise Misconfigured(
+                f"{refused}, and rules of krun-iptables are in force: what they redirect has no listener",
+                hint="krun-iptables --remove",
+            )
+        return Interception(way=WHITEBOX, reason=refused)
+    if in_force:
+        if why := _cannot(env, facts=facts):
+            raise Denied(f"rules of krun-iptables are in force, and Envoy cannot listen for them: {why}", hint=HINT)
+        return Interception(way=CAPTURED, reason="rules of krun-iptables are in force")
+    why = "krun-iptables could apply no rules" if given else "no rules of krun-iptables are in force"
+    if required := _required(env):
+        raise Denied(f"{required}: {_cannot(env, facts=facts) or why}", hint=HINT)
+    return Interception(way=WHITEBOX, reason=why, is_second_best=bool(given))
+
+
+def rules_wanted(env: Mapping[str, str], *, facts: Facts) -> dict[str, str]:
+    """What krun-iptables is to be told, by variable; nothing when no rules are wanted.
+
+    Raises:
+        Denied: captured was asked for, or its fall back forbidden, and it cannot be.
+    """
+    _one_of(env, "KRUN_INTERCEPTION", "redirect", "none")
+    if env.get("KRUN_INTERCEPTION") or _refused(env):
+        return {}
+    if why := _cannot(env, facts=facts):
+        if required := _required(env):
+            raise Denied(f"{required}: {why}", hint=HINT)
+        return {}
+    ranges = env.get(RANGES, "")
+    if ranges != "*":
+        # Names of the mesh are answered with an address of ours, whatever else is intercepted.
+        ranges = ",".join(dict.fromkeys([*filter(None, (word.strip() for word in ranges.split(","))), VIRTUAL_RANGE]))
+    return {RANGES: ranges, "PROXY_UID": str(PROXY), "PROXY_GID": str(PROXY)}
+
+
+def quoted(value: str) -> str:
+    """The value as one word of a POSIX shell."""
+    return "'" + value.replace("'", "'\\''") + "'"
+
+
+def _refused(env: Mapping[str, str]) -> str:
+    if env.get("KRUN_MODE") == WHITEBOX:
+        return "KRUN_MODE=whitebox"
+    if env.get("ISTIO_META_INTERCEPTION_MODE") == "NONE":
+        return "ISTIO_META_INTERCEPTION_MODE=NONE"
+    return ""
+
+
+def _required(env: Mapping[str, str]) -> str:
+    if env.get("KRUN_MODE") == CAPTURED:
+        return "KRUN_MODE=captured"
+    return "KRUN_FALLBACK=deny" if _one_of(env, "KRUN_FALLBACK", "allow", "deny") == "deny" else ""
+
+
+def _cannot(env: Mapping[str, str], *, facts: Facts) -> str:
+    """Why this process could not serve a workload that is captured, or nothing."""
+    loopback = env.get("KRUN_LOOPBACK") or ARRIVES
+    if loopback != ARRIVES:
+        return f"what is redirected arrives at {ARRIVES}, not at KRUN_LOOPBACK={loopback}"
+    return facts.cannot_switch or facts.cannot_capture
+
+
+def _one_of(env: Mapping[str, str], name: str, *values: str) -> str:
+    text = env.get(name, "")
+    if text and text not in values:
+        raise click.BadParameter(f"{name}: {text!r} is not one of {', '.join(values)}")
+    return text
