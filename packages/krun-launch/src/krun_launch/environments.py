@@ -53,9 +53,13 @@ def no_proxy(env: Mapping[str, str], *, loopback: str) -> str:
     return ",".join(dict.fromkeys(word for word in names if word))
 
 
-def envoy(env: Mapping[str, str]) -> dict[str, str]:
-    """Envoy's: its bootstrap says all, so that no variable of the application can steer it."""
-    return _only(env, PLAIN)
+def envoy(env: Mapping[str, str], *, search: tuple[str, ...] | None = None) -> dict[str, str]:
+    """Envoy's: its bootstrap says all, so that no variable of the application can steer it.
+
+    With ``search`` it completes names by these domains, whatever the resolver's file says (resolv.conf(5)): the file is
+    the application's then, and the gateway's own name is none of the mesh.
+    """
+    return _only(env, PLAIN) if search is None else {**_only(env, PLAIN), "LOCALDOMAIN": " ".join(search)}
 
 
 def hboned(env: Mapping[str, str], *, settings: Settings, offers_ssh: bool) -> dict[str, str]:

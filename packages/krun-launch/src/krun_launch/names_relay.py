@@ -2,7 +2,7 @@
 
 Not Envoy's dns_filter: it answers NXDOMAIN for a name that has A and no AAAA, has no records but A, AAAA and its own
 SRV, and takes every name below a wildcard for one that it knows (docs/decisions/0003).
-Started by krun-launch: ``python -I -m krun_launch.names_relay ADDRESS NAMESPACE,... SERVER...``.
+Started by krun-launch: ``python -I -m krun_launch.names_relay ADDRESS NAMESPACE,... GATEWAY SERVER...``.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ class Query:
 class Relay:
     """The two listeners, and the queries under way."""
 
-    def __init__(self, *, address: str, namespaces: Sequence[str], servers: Sequence[str]) -> None:
+    def __init__(self, *, address: str, namespaces: Sequence[str], gateway: str, servers: Sequence[str]) -> None:
         self._namespaces = frozenset(namespaces)
+        self._gateway = gateway.lower().rstrip(".")
         self._servers = [found for server in servers if (found := _server(server))]
         self._selector = selectors.DefaultSelector()
         self._queries: dict[socket.socket, Query] = {}
@@ -79,7 +80,8 @@ class Relay:
     def own_answer(self, message: bytes) -> bytes | None:
         """The answer to a name of the mesh's; None for what is to be handed on."""
         asked = dns.question(message)
-        if asked is None:
+        # The way into the mesh cannot lead through itself, whatever it is called.
+        if asked is None or asked.name.lower() == self._gateway:
             return None
         match mesh_names.kind(asked.name, namespaces=self._namespaces):
             case mesh_names.Kind.MESH:
@@ -221,9 +223,9 @@ def _server(text: str) -> Server | None:
 
 def main() -> None:
     """Run as a process."""
-    address, namespaces, *servers = sys.argv[1:]
+    address, namespaces, gateway, *servers = sys.argv[1:]
     try:
-        relay = Relay(address=address, namespaces=namespaces.split(","), servers=servers)
+        relay = Relay(address=address, namespaces=namespaces.split(","), gateway=gateway, servers=servers)
     except OSError as error:
         sys.exit(f"krun-launch: names relay: port {PORT} on {address}: {error.strerror}")
     relay.run()

@@ -54,8 +54,10 @@ def plan(
         settings=settings,
         run_dir=run_dir,
         steps=(
-            *_envoy_steps(env, settings=settings, static=static, envoy=facts.envoy or ENVOY, is_split=is_split),
-            *(_names_steps(env, static=static, text=facts.resolv_conf, settings=settings) if is_captured else ()),
+            # The relay boots while Envoy does.
+            *((_names_start(env, static=static, text=facts.resolv_conf),) if is_captured else ()),
+            *_envoy_steps(env, settings=settings, static=static, facts=facts),
+            *(_names_steps(settings) if is_captured else ()),
             *_app_steps(env, settings=settings, app=app, is_job=is_job),
             *_inbound_steps(env, settings=settings, hboned=hboned, sshd=sshd, facts=facts, is_captured=is_captured),
         ),
@@ -92,17 +94,19 @@ def _warnings(
 
 
 def _envoy_steps(
-    env: Mapping[str, str], *, settings: Settings, static: StaticSettings, envoy: str, is_split: bool
+    env: Mapping[str, str], *, settings: Settings, static: StaticSettings, facts: Facts
 ) -> tuple[Step, ...]:
-    who = identity.ENVOY if is_split else None
+    who = None if facts.cannot_switch else identity.ENVOY
+    search = resolver.parse(resolver.original(facts.resolv_conf)).search if static.is_captured else None
+    own = environments.envoy(env, search=search)
     argv = static_envoy.argv(
-        envoy=envoy,
+        envoy=facts.envoy or ENVOY,
         run_dir=static.run_dir,
         log_level=static_envoy.log_level(env),
         drain_seconds=max(1, math.ceil(settings.drain)),
     )
     return (
-        Step(name="envoy", part=ENVOY, start=helper(ENVOY, argv=argv, env=environments.envoy(env), identity=who)),
+        Step(name="envoy", part=ENVOY, start=helper(ENVOY, argv=argv, env=own, identity=who)),
         # While Envoy boots: it takes as long to be ready as the check takes, and nobody can use it before.
         Step(name="certificates", part=ENVOY, checks_certificates=True),
         Step(
@@ -115,15 +119,18 @@ def _envoy_steps(
     )
 
 
-def _names_steps(env: Mapping[str, str], *, static: StaticSettings, text: str, settings: Settings) -> tuple[Step, ...]:
-    """Names are answered before the application starts, and not before somebody can answer them."""
+def _names_start(env: Mapping[str, str], *, static: StaticSettings, text: str) -> Step:
     servers = resolver.parse(resolver.original(text)).servers
     # Isolated, and by its module: nothing in an environment or a folder can put another one there.
     program = (sys.executable, "-I", "-m", "krun_launch.names_relay")
-    argv = (*program, settings.loopback, ",".join(static.mesh_namespaces), *servers)
+    argv = (*program, static.loopback, ",".join(static.mesh_namespaces), static.gateway_host, *servers)
     start = helper(NAMES, argv=argv, env=environments.relay(env), identity=identity.RELAY)
+    return Step(name="names relay", part=NAMES, start=start)
+
+
+def _names_steps(settings: Settings) -> tuple[Step, ...]:
+    """The resolver is led to the relay before the application starts, and not before the relay answers."""
     return (
-        Step(name="names relay", part=NAMES, start=start),
         Step(
             name="names answer",
             part=NAMES,
