@@ -28,7 +28,7 @@ STATIC = {
 ROOT = replace(
     ENVOY, uid=0, cannot_switch="", cannot_capture="", resolv_conf="nameserver 192.0.2.53\nsearch corp.example\n"
 )
-CAPTURED = replace(ROOT, has_rules=True, app_gid=65533, app_home="/home/app")
+CAPTURED = replace(ROOT, has_rules=True, app_gid=65533, app_home="/home/app", own_home="/home/own")
 KEYS = {"SSH_AUTH": "ssh-ed25519 AAAA person"}
 
 
@@ -49,7 +49,7 @@ CASES = {
     "sidecar": (STATIC, ()),
     "job": ({**STATIC, **KEYS, "CLOUD_RUN_JOB": "nightly"}, ("app",)),
     "cloud-run": ({**STATIC, "K_SERVICE": "b", "PORT": "15009", "PORT_http": "3000", "PORT_grpc": "3001"}, ("app",)),
-    "captured": ({**STATIC, **KEYS, "KRUN_MODE": "captured", "K8S_UID": "65532", "HOME": "/root"}, ("app",)),
+    "captured": ({**STATIC, **KEYS, "KRUN_MODE": "captured", "K8S_UID": "65532", "HOME": "/home/own"}, ("app",)),
     "whitebox-root": ({**STATIC, "KRUN_INTERCEPTION": "none", "KRUN_PUBLIC": "none"}, ("app",)),
     "probe": ({**STATIC, "STARTUP_PROBE_HTTP": "/healthy", "KRUN_APP_TIMEOUT": "5", "KRUN_GRACE": "30"}, ("app",)),
 }

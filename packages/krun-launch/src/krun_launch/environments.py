@@ -24,9 +24,9 @@ def untouched(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if name != "KRUN_INIT_FD"}
 
 
-def with_home(env: Mapping[str, str], *, home: str) -> dict[str, str]:
-    """The environment of another user than root: root's home is closed to it."""
-    return {**env, "HOME": home or "/"} if env.get("HOME", "/root") == "/root" else dict(env)
+def with_home(env: Mapping[str, str], *, home: str, instead_of: str) -> dict[str, str]:
+    """The environment of another user: our own home is closed to it."""
+    return {**env, "HOME": home or "/"} if env.get("HOME", instead_of) == instead_of else dict(env)
 
 
 def app(env: Mapping[str, str], *, settings: Settings, is_captured: bool = False) -> dict[str, str]:

@@ -22,6 +22,7 @@ class Facts:
     envoy: str | None = None
     hboned: str | None = None
     sshd: str | None = None
+    python: str = "python3"  # the interpreter that runs us
     has_default_certs: bool = False
     is_below_shell: bool = False  # PID 1 is a shell that drops signals, and no init of ours is between
     is_on_terminal: bool = False
@@ -29,6 +30,7 @@ class Facts:
     cannot_switch: str = "not root"  # why parts cannot run as other users
     app_gid: int | None = None  # of the account that K8S_UID names, if there is one
     app_home: str = ""
+    own_home: str = ""
     has_rules: bool = False  # chains of krun-iptables are in the kernel
     resolv_conf: str = ""  # its text
     cannot_capture: str = "names cannot be answered here"  # beyond rules and users
@@ -41,6 +43,7 @@ def look(env: Mapping[str, str]) -> Facts:
         envoy=find(env.get("KRUN_ENVOY") or "envoy", path=path),
         hboned=_sibling("hboned", path=path),
         sshd=_sibling("krun-sshd", path=path),
+        python=sys.executable,
         has_default_certs=os.path.isdir(DEFAULT_CERTS),  # noqa: PTH112 - no need of pathlib's errors
         is_below_shell=_is_below_shell(env),
         is_on_terminal=is_on_terminal(),
@@ -56,14 +59,15 @@ def _as_root(found: Facts, *, env: Mapping[str, str]) -> Facts:
 
     from krun_launch import identity, trial
 
-    account = _account(identity.uid_of(env))
+    account, own = _account(identity.uid_of(env)), _account(found.uid)
     is_alone = env.get("KRUN_MODE") == "none"
-    programs = [program for program in (found.envoy, found.hboned, found.sshd, sys.executable) if program]
+    programs = [program for program in (found.envoy, found.hboned, found.sshd, found.python) if program]
     found = replace(
         found,
         cannot_switch=trial.cannot_switch([] if is_alone else programs, folder=env.get("TMPDIR") or "/tmp"),
         app_gid=account.pw_gid if account else None,
         app_home=account.pw_dir if account else "",
+        own_home=own.pw_dir if own else "",
     )
     if is_alone:
         return found

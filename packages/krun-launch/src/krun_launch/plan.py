@@ -118,7 +118,7 @@ def plan(
     asks_for_user = choice.mode != mode.NONE or bool(env.get("K8S_UID"))
     who = identity.of_app(env, facts=facts) if asks_for_user else None
     if who is not None and who.uid != facts.uid:
-        given = environments.with_home(given, home=facts.app_home)
+        given = environments.with_home(given, home=facts.app_home, instead_of=facts.own_home)
     process = ProcessSpec(name=APP, argv=app, env=given, stdin=app_stdin, group=group, identity=who) if app else None
     if choice.mode == mode.NONE:
         return _none(process, settings=numbers, reason=choice.reason, run_dir=run_dir)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +54,7 @@ def plan(
         run_dir=run_dir,
         steps=(
             # The relay boots while Envoy does.
-            *((_names_start(env, static=static, text=facts.resolv_conf),) if is_captured else ()),
+            *((_names_start(env, static=static, facts=facts),) if is_captured else ()),
             *_envoy_steps(env, settings=settings, static=static, facts=facts),
             *(_names_steps(settings) if is_captured else ()),
             *_app_steps(env, settings=settings, app=app, is_job=is_job),
@@ -119,10 +118,10 @@ def _envoy_steps(
     )
 
 
-def _names_start(env: Mapping[str, str], *, static: StaticSettings, text: str) -> Step:
-    servers = resolver.parse(resolver.original(text)).servers
+def _names_start(env: Mapping[str, str], *, static: StaticSettings, facts: Facts) -> Step:
+    servers = resolver.parse(resolver.original(facts.resolv_conf)).servers
     # Isolated, and by its module: nothing in an environment or a folder can put another one there.
-    program = (sys.executable, "-I", "-m", "krun_launch.names_relay")
+    program = (facts.python, "-I", "-m", "krun_launch.names_relay")
     argv = (*program, static.loopback, ",".join(static.mesh_namespaces), static.gateway_host, *servers)
     start = helper(NAMES, argv=argv, env=environments.relay(env), identity=identity.RELAY)
     return Step(name="names relay", part=NAMES, start=start)
