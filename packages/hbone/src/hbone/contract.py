@@ -5,6 +5,7 @@ from __future__ import annotations
 READS = frozenset(
     {
         "K_SERVICE",
+        "KRUN_APP_PROTOCOL",
         "KRUN_BIND",
         "KRUN_CA_FILE",
         "KRUN_CONNECT_TO",
@@ -17,13 +18,15 @@ READS = frozenset(
         "KRUN_LOG_FORMAT",
         "KRUN_LOG_LEVEL",
         "KRUN_LOOPBACK",
+        "KRUN_NOTIFY_FD",
         "KRUN_OFFER",
+        "KRUN_PUBLIC",
         "PORT",
         "PORT_*",
     }
 )
 SETS: frozenset[str] = frozenset()
-PORTS = {"ENVOY_MTLS": 15003, "HBONE_H2C": 15009}
+PORTS = {"APP": 8080, "ENVOY_MTLS": 15003, "HBONE_H2C": 15009}
 LOG_FIELDS = frozenset(
     {"address", "count", "duration_ms", "peer", "reason", "received", "sent", "signal", "status", "target", "url"}
 )

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+Fields = tuple[tuple[bytes, bytes], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamOpened:
-    """A client asks for a tunnel (server side only)."""
+    """A client asks for something (server side only); ``fields`` are all of its headers, as they came."""
 
     stream: int
     method: str
     path: str
+    fields: Fields = field(default=(), compare=False, repr=False)  # secrets may be among them
+
+
+@dataclass(frozen=True, kw_only=True)
+class InformationReceived:
+    """The server has said something before its answer (client side only; RFC 9110 §15.2)."""
+
+    stream: int
+    status: int
+    fields: Fields = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +32,15 @@ class ResponseReceived:
 
     stream: int
     status: int
+    fields: Fields = field(default=(), compare=False, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrailersReceived:
+    """Fields that the peer sends after its payload; the end of the stream follows."""
+
+    stream: int
+    fields: Fields = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +97,9 @@ class ConnectionEnded:
 
 Event = (
     StreamOpened
+    | InformationReceived
     | ResponseReceived
+    | TrailersReceived
     | DataReceived
     | StreamEnded
     | StreamReset

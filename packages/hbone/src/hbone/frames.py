@@ -26,6 +26,7 @@ class Splitter:
     def __init__(self, *, preface: bool) -> None:
         """With ``preface``, the first bytes are a client's preface and are passed through as they come."""
         self._preface_left = PREFACE_LENGTH if preface else 0
+        self.is_preface = False  # whether what was yielded last is a piece of it
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -36,8 +37,10 @@ class Splitter:
         """
         self._buffer += data
         while self._preface_left and self._buffer:
+            self.is_preface = True
             yield self._take(min(self._preface_left, len(self._buffer)), preface=True)
         while len(self._buffer) >= HEADER_LENGTH:
+            self.is_preface = False
             length = int.from_bytes(self._buffer[:3], "big")
             if length > MAX_LENGTH:
                 raise FrameError(f"a frame of {length} bytes, {MAX_LENGTH} are allowed", code=0x6)
@@ -51,6 +54,19 @@ class Splitter:
         if preface:
             self._preface_left -= count
         return piece
+
+
+def headers(*, stream: int, block: bytes, ends: bool, size: int) -> bytes:
+    """A header block as HEADERS and CONTINUATION frames of at most ``size`` bytes (RFC 9113 §6.2)."""
+    if len(block) <= size:  # the common case
+        return struct.pack(">IBI", len(block) << 8 | 0x1, 0x5 if ends else 0x4, stream) + block
+    out = bytearray()
+    for start in range(0, len(block), size):
+        piece = block[start : start + size]
+        kind, flags = (0x9, 0) if start else (0x1, int(ends))
+        flags |= 0x4 if start + size >= len(block) else 0
+        out += struct.pack(">IBI", len(piece) << 8 | kind, flags, stream) + piece
+    return bytes(out)
 
 
 def goaway(*, last: int, code: int) -> bytes:

@@ -13,6 +13,7 @@ from hbone.contract import PORTS
 from hbone.options import log_options
 
 if TYPE_CHECKING:
+    from hbone.application import Place
     from hbone.server import Settings
 
 EXAMPLES = """
@@ -20,6 +21,7 @@ EXAMPLES = """
 Examples:
   hboned --offer 15003
   KRUN_OFFER=15003,22=15022 PORT_http=8080 hboned
+  hboned --public app --app-port 3000
   hboned --port 8443 --tls-cert server.pem --tls-key server.key --offer 5432
 """
 
@@ -59,8 +61,50 @@ Examples:
     show_default=True,
     help="Ports to offer. Each variable PORT_name=PORT offers /_hbone/name too.",
 )
+@click.option(
+    "--public",
+    type=click.Choice(["app", "none"]),
+    envvar="KRUN_PUBLIC",
+    show_envvar=True,
+    default="none",
+    show_default=True,
+    help="Where requests go that are no tunnels: to the application, or nowhere.",
+)
+@click.option(
+    "--app-port",
+    type=click.IntRange(1, 65535),
+    envvar="PORT_http",
+    show_envvar=True,
+    default=PORTS["APP"],
+    show_default=True,
+    help="The application's port.",
+)
+@click.option(
+    "--grpc-port",
+    type=click.IntRange(1, 65535),
+    envvar="PORT_grpc",
+    show_envvar=True,
+    help="Its port for gRPC. Default: --app-port.",
+)
+@click.option(
+    "--app-protocol",
+    type=click.Choice(["auto", "http1", "h2c"]),
+    envvar="KRUN_APP_PROTOCOL",
+    show_envvar=True,
+    default="auto",
+    show_default=True,
+    help="How it is spoken to: auto is HTTP/2 for gRPC, HTTP/1.1 for all else.",
+)
 @click.option("--tls-cert", metavar="FILE", help="Serve TLS with this certificate chain, PEM.")
 @click.option("--tls-key", metavar="FILE", help="Its key, PEM.")
+@click.option(
+    "--notify-fd",
+    metavar="NUMBER",
+    envvar="KRUN_NOTIFY_FD",
+    show_envvar=True,
+    default="",
+    help="An inherited pipe, to which ready and idle are told.",
+)
 @log_options
 @click.version_option(package_name="krun-hbone", message="%(prog)s %(version)s")
 def command(
@@ -69,26 +113,54 @@ def command(
     bind: str | None,
     loopback: str,
     offer: str,
+    public: str,
+    app_port: int,
+    grpc_port: int | None,
+    app_protocol: str,
     tls_cert: str | None,
     tls_key: str | None,
+    notify_fd: str,
     log_level: str,
     log_format: str,
 ) -> int:
-    """Serve tunnels: POST /_hbone/PORT over HTTP/2 leads to a local TCP port.
+    """Serve tunnels and the public: POST /_hbone/PORT over HTTP/2 leads to a local
+    TCP port, all other requests to the application, if --public says so.
 
-    HTTP/2 is spoken without TLS (prior knowledge), as a platform's front does, or with TLS and ALPN.
-    SIGTERM drains: running tunnels go on, and a second SIGTERM ends them.
+    HTTP/2 is spoken without TLS (prior knowledge), as a platform's front does, or
+    with TLS and ALPN; HTTP/1.1 on the same port. SIGTERM drains: what is under
+    way goes on, and a second SIGTERM ends it.
     """
     log.configure(tool="hboned", level=log_level, style=log_format)
-    settings = _settings(port=port, bind=bind, loopback=loopback, offer=offer, files=(tls_cert, tls_key))
+    app = None
+    if public == "app":
+        app = _place(loopback, port=app_port, grpc_port=grpc_port or app_port, protocol=app_protocol, own_port=port)
+    settings = _settings(
+        port=port, bind=bind, loopback=loopback, offer=offer, files=(tls_cert, tls_key), app=app, notify=notify_fd
+    )
     # asyncio and h2 are half of the start-up time, and --help needs neither.
     from hbone import stop
 
     return stop.run(_serve(settings))
 
 
+def _place(address: str, *, port: int, grpc_port: int, protocol: str, own_port: int) -> Place:
+    from hbone.application import Place
+
+    for name, number in (("--app-port (PORT_http)", port), ("--grpc-port (PORT_grpc)", grpc_port)):
+        if number == own_port:
+            raise errors.Misconfigured(f"{name}: {number} is hboned's own port", hint="give the application another")
+    return Place(address=address, port=port, grpc_port=grpc_port, protocol=protocol)
+
+
 def _settings(
-    *, port: int, bind: str | None, loopback: str, offer: str, files: tuple[str | None, str | None]
+    *,
+    port: int,
+    bind: str | None,
+    loopback: str,
+    offer: str,
+    files: tuple[str | None, str | None],
+    app: Place | None,
+    notify: str,
 ) -> Settings:
     from hbone.offers import offers
     from hbone.server import Settings
@@ -105,7 +177,7 @@ def _settings(
         from hbone import tls
 
         context = tls.server_context(certificate=certificate, key=key)
-    return Settings(bind=bind, port=port, loopback=loopback, offers=offered, tls=context)
+    return Settings(bind=bind, port=port, loopback=loopback, offers=offered, tls=context, app=app, notify=notify)
 
 
 def _check_address(name: str, address: str) -> None:

@@ -32,14 +32,21 @@ class Session:
         core: Connection,
         hello: float,
         last_bytes: float = LAST_BYTES,
+        first: bytes = b"",
     ) -> None:
-        """Seconds: ``hello`` until the peer has said what HTTP/2 begins with, ``last_bytes`` until it has read all."""
+        """Seconds: ``hello`` until the peer has said what HTTP/2 begins with, ``last_bytes`` until it has read all.
+
+        ``first`` is what has been read of the connection already.
+        """
         self.core = core
+        self.turn = TURN
         self.streams: dict[int, Stream] = {}
+        self.served = 0  # requests that were not tunnels
         self.is_over = False
         self.fault = ""  # what the peer did wrong, once it has
         self._reader = reader
         self._writer = writer
+        self._first = first
         self._hello = hello
         self._last_bytes = last_bytes
         self._opened: Callable[[Stream], object] | None = None
@@ -62,6 +69,13 @@ class Session:
 
     def open(self, *, scheme: str, authority: str, path: str, headers: tuple[tuple[str, str], ...]) -> Stream:
         number = self.core.open(scheme=scheme, authority=authority, path=path, headers=headers)
+        stream = self.streams[number] = Stream(session=self, number=number)
+        self.flush()
+        return stream
+
+    def request(self, fields: events.Fields, *, ends: bool) -> Stream:
+        """Ask for anything: all fields, pseudo-headers first."""
+        number = self.core.request(fields, ends=ends)
         stream = self.streams[number] = Stream(session=self, number=number)
         self.flush()
         return stream
@@ -90,7 +104,8 @@ class Session:
 
     async def _read(self) -> None:
         is_greeted = False
-        while data := await self._reader.read(READ):
+        while data := self._first or await self._reader.read(READ):
+            self._first = b""
             for event in self.core.receive(data):
                 self._handle(event)
                 if self.fault:
@@ -177,8 +192,8 @@ class Session:
 
     def _handle(self, event: events.Event) -> None:
         match event:
-            case events.StreamOpened(stream=number, method=method, path=path):
-                self._begin(number, method=method, path=path)
+            case events.StreamOpened():
+                self._begin(event)
             case events.WindowOpened(stream=0):
                 for stream in self.streams.values():
                     stream.has_room()
@@ -192,12 +207,15 @@ class Session:
             case _:
                 self._handle_stream(event)
 
-    def _begin(self, number: int, *, method: str, path: str) -> None:
+    def _begin(self, event: events.StreamOpened) -> None:
+        number = event.stream
         # Streams that were reset count until their tasks have ended: for HTTP/2 alone they are gone at once.
         if self._opened is None or len(self.streams) >= MAX_STREAMS:
             self.core.reset(number, REFUSED_STREAM)
             return
-        stream = self.streams[number] = Stream(session=self, number=number, method=method, path=path)
+        stream = self.streams[number] = Stream(
+            session=self, number=number, method=event.method, path=event.path, fields=event.fields
+        )
         self._opened(stream)
 
     def _handle_stream(self, event: events.Event) -> None:
@@ -207,8 +225,12 @@ class Session:
         if stream is None:
             return
         match event:
-            case events.ResponseReceived(status=status):
-                stream.opened(status)
+            case events.ResponseReceived(status=status, fields=fields):
+                stream.opened(status, fields)
+            case events.InformationReceived(status=status, fields=fields):
+                stream.informed(status, fields)
+            case events.TrailersReceived(fields=fields):
+                stream.ends_with(fields)
             case events.DataReceived(data=data):
                 stream.received(data)
             case events.StreamEnded():

@@ -1,15 +1,19 @@
-"""One tunnel inside of an HTTP/2 connection: receives, sends and ends, with back pressure both ways."""
+"""One stream of an HTTP/2 connection, a tunnel or a request: receives, sends and ends, with back pressure both ways."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from hbone.events import Fields
 from hbone.tunnel import NO_ERROR
 
 if TYPE_CHECKING:
     from hbone.session import Session
 
+MAX_INFORMATIONS = 16  # that wait to be read; more are dropped
 ENDED_NOW = "ended at once, by a signal"
 
 
@@ -26,18 +30,22 @@ class StreamStopped(Exception):
 
 
 class Stream:
-    """One tunnel in the connection."""
+    """One stream of the connection."""
 
-    def __init__(self, *, session: Session, number: int, method: str = "", path: str = "") -> None:
+    def __init__(self, *, session: Session, number: int, method: str = "", path: str = "", fields: Fields = ()) -> None:
         self.number = number
         self.method = method
         self.path = path
+        self.fields = fields  # of the request, as they came
+        self.trailers: Fields = ()  # the peer's, when it has ended
+        self.gone: Callable[[], None] | None = None  # called when the peer has given up the stream
         self.arrived = 0  # bytes of payload so far
         self.peer_ended = asyncio.Event()
         self._session = session
         # In one piece: a peer that sends byte by byte must not cost an object for each.
         self._pending = bytearray()
         self._status: int | None = None
+        self._heads: deque[tuple[int, Fields]] = deque()
         self._broken: StreamBroken | None = None
         self.stopped = asyncio.Event()  # the peer has sent all, and takes nothing more
         self._readable = asyncio.Event()
@@ -50,6 +58,26 @@ class Stream:
             await self._wait(self._readable)
         return self._status
 
+    async def head(self) -> tuple[int, Fields]:
+        """The next head of the server: any number of informations, then the answer. Raises StreamBroken."""
+        while not self._heads:
+            self.check()
+            if self.peer_ended.is_set():
+                raise StreamBroken("ended without an answer")
+            await self._wait(self._readable)
+        return self._heads.popleft()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the peer has ended, and there is nothing left to receive."""
+        return self.peer_ended.is_set() and not self._pending
+
+    def take(self) -> bytes:
+        """What is there now, without waiting."""
+        data = bytes(self._pending)
+        self._pending.clear()
+        return data
+
     async def receive(self) -> bytes:
         """The next bytes, ``b""`` at the end. Raises StreamBroken. The caller acknowledges what it has handed on."""
         while not self._pending:
@@ -57,9 +85,7 @@ class Stream:
             if self.peer_ended.is_set():
                 return b""
             await self._wait(self._readable)
-        data = bytes(self._pending)
-        self._pending.clear()
-        return data
+        return self.take()
 
     def acknowledge(self, count: int) -> None:
         self._session.core.acknowledge(self.number, count)
@@ -83,9 +109,29 @@ class Stream:
             self._session.core.respond(self.number, status, text=text, headers=headers)
             self._session.flush()
 
-    def end(self) -> None:
+    def inform(self, fields: Fields) -> None:
+        """Say something before the answer; ``fields`` begin with the pseudo-header."""
+        if self._broken is None:
+            self._session.core.inform(self.number, fields)
+            self._session.flush()
+
+    def answer(self, fields: Fields, data: bytes = b"", *, ends: bool) -> int:
+        """Answer, with what there is of the payload; return how much of that went out with it."""
+        if self._broken is not None:
+            return 0
+        core = self._session.core
+        core.answer(self.number, fields, ends=ends and not data)
+        count = min(core.window(self.number), len(data), self._session.turn)
+        if count:
+            core.send(self.number, data[:count])
+            if ends and count == len(data):
+                core.end(self.number)
+        self._session.flush()
+        return count
+
+    def end(self, trailers: Fields = ()) -> None:
         """Say that we have sent all."""
-        self._session.core.end(self.number)
+        self._session.core.end(self.number, trailers)
         self._session.flush()
 
     def reset(self, code: int) -> None:
@@ -117,9 +163,18 @@ class Stream:
         except StreamBroken:
             return
 
-    def opened(self, status: int) -> None:
+    def informed(self, status: int, fields: Fields) -> None:
+        if len(self._heads) < MAX_INFORMATIONS:
+            self._heads.append((status, fields))
+            self._readable.set()
+
+    def opened(self, status: int, fields: Fields = ()) -> None:
         self._status = status
+        self._heads.append((status, fields))
         self._readable.set()
+
+    def ends_with(self, trailers: Fields) -> None:
+        self.trailers = trailers
 
     def received(self, data: bytes) -> None:
         self.arrived += len(data)
@@ -141,6 +196,8 @@ class Stream:
             self._broken = error
         self._readable.set()
         self._writable.set()
+        if self.gone is not None:
+            self.gone()
 
     def check(self) -> None:
         """Raises StreamBroken when the stream is over before its end."""

@@ -1,4 +1,4 @@
-"""TLS contexts of the tunnel: HTTP/2 by ALPN, and nothing below TLS 1.2 (RFC 9113 §9.2)."""
+"""TLS contexts: HTTP/2 by ALPN, a server also has HTTP/1.1, and nothing below TLS 1.2 (RFC 9113 §9.2)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ssl
 from hbone import failures
 
 ALPN = "h2"
+HTTP1 = "http/1.1"
 
 
 def client_context(*, ca_file: str | None) -> ssl.SSLContext:
@@ -35,7 +36,7 @@ def server_context(*, certificate: str, key: str) -> ssl.SSLContext:
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols([ALPN])
+    context.set_alpn_protocols([ALPN, HTTP1])
     try:
         context.load_cert_chain(certificate, key)
     except OSError as error:

@@ -1,0 +1,146 @@
+"""Header blocks of HTTP/2 as fields: puts them together out of frames, and writes them; knows no stream's state.
+
+Received blocks pass hpack's decoder. Sent ones are literals without indexing (RFC 7541 §6.2.2): no state is kept of
+what was sent, so that nothing of one user's request can be guessed from the size of another's, and it costs less.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hpack import Decoder
+from hpack.exceptions import HPACKError
+
+from hbone import frames
+from hbone.events import Fields
+from hbone.frames import FrameError
+
+HEADERS, PUSH_PROMISE, CONTINUATION = 0x1, 0x5, 0x9
+END_STREAM, END_HEADERS, PADDED, PRIORITY = 0x1, 0x4, 0x8, 0x20
+# A block must be unpacked whole, or the connection is over: these bounds are above those that are answered by 431.
+MAX_BLOCK = 128 * 1024
+MAX_UNPACKED = 256 * 1024
+PROTOCOL_ERROR, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 0x1, 0x9, 0xB
+# Never put into a table by whoever hands them on, either (RFC 7541 §7.1.3).
+SECRETS = frozenset({b"authorization", b"cookie", b"set-cookie", b"x-serverless-authorization"})
+_STATUS = re.compile(rb"[1-9][0-9]{2}")
+PLAIN, NEVER_INDEXED = b"\x00", b"\x10"
+
+# At debug level hpack logs every header, tokens among them.
+logging.getLogger("hpack").setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One whole header block."""
+
+    stream: int
+    fields: Fields
+    ends: bool
+
+
+class Reader:
+    """Puts blocks together; while one is open, no other frame may come (RFC 9113 §6.10)."""
+
+    def __init__(self) -> None:
+        self._decoder = Decoder(max_header_list_size=MAX_UNPACKED)
+        self._stream = 0
+        self._ends = False
+        self._pieces = bytearray()
+
+    def takes(self, kind: int) -> bool:
+        """Whether a frame of this type is ours: a part of a block, or what must not come within one."""
+        return kind in (HEADERS, CONTINUATION, PUSH_PROMISE) or self._stream != 0
+
+    def feed(self, frame: bytes) -> Block | None:
+        """Take a whole frame; return the block that it completes.
+
+        Raises:
+            FrameError: it is out of order, too large, or cannot be unpacked.
+        """
+        kind, flags = frame[3], frame[4]
+        stream = int.from_bytes(frame[5:9], "big") & frames.MAX_STREAM
+        if kind == PUSH_PROMISE or (kind == CONTINUATION) != (self._stream != 0):
+            raise FrameError(f"a frame of type {kind} out of order", code=PROTOCOL_ERROR)
+        if not stream or (self._stream and (kind != CONTINUATION or stream != self._stream)):
+            raise FrameError(f"headers of stream {stream} out of order", code=PROTOCOL_ERROR)
+        if kind == HEADERS:
+            self._stream, self._ends = stream, bool(flags & END_STREAM)
+        self._pieces += _payload(frame, flags=flags if kind == HEADERS else 0)
+        if len(self._pieces) > MAX_BLOCK:
+            raise FrameError(f"a header block of more than {MAX_BLOCK} bytes", code=ENHANCE_YOUR_CALM)
+        if not flags & END_HEADERS:
+            return None
+        block = Block(stream=stream, fields=self._unpack(), ends=self._ends)
+        self._stream = 0
+        self._pieces.clear()
+        return block
+
+    def _unpack(self) -> Fields:
+        try:
+            return tuple(self._decoder.decode(bytes(self._pieces), raw=True))
+        except HPACKError as error:
+            raise FrameError(f"headers that cannot be unpacked: {error}", code=COMPRESSION_ERROR) from error
+
+
+def _payload(frame: bytes, *, flags: int) -> bytes:
+    start, end = frames.HEADER_LENGTH, len(frame)
+    if flags & PADDED:
+        if start == end:
+            raise FrameError("padding without a length", code=PROTOCOL_ERROR)
+        end -= frame[start]
+        start += 1
+    if flags & PRIORITY:
+        start += 5
+    if start > end:
+        raise FrameError("more padding than headers", code=PROTOCOL_ERROR)
+    return frame[start:end]
+
+
+def write(fields: Iterable[tuple[bytes, bytes]], *, never_indexed: bool = False) -> bytes:
+    """The fields as a header block."""
+    out = bytearray()
+    for name, value in fields:
+        out += _name(name, never_indexed)
+        out += _length(len(value))
+        out += value
+    return bytes(out)
+
+
+@functools.lru_cache(maxsize=1024)
+def _name(name: bytes, never_indexed: bool) -> bytes:
+    is_secret = never_indexed or name in SECRETS
+    return (NEVER_INDEXED if is_secret else PLAIN) + _length(len(name)) + name
+
+
+def _length(number: int) -> bytes:
+    """A length in seven bits and as many more as it needs (RFC 7541 §5.1), without Huffman's code."""
+    if number < 127:
+        return bytes((number,))
+    out = bytearray((127,))
+    number -= 127
+    while number >= 128:
+        out.append(number % 128 | 128)
+        number //= 128
+    out.append(number)
+    return bytes(out)
+
+
+def encoded(fields: Iterable[tuple[str, str]]) -> Fields:
+    """The fields as bytes."""
+    return tuple((name.encode(), value.encode()) for name, value in fields)
+
+
+def text(fields: Fields, name: bytes) -> str:
+    """The last value of that name as text; what is not ASCII stays visible, and matches nothing of ours."""
+    return next((str(value, "latin-1") for found, value in reversed(fields) if found == name), "")
+
+
+def status(fields: Fields) -> int:
+    """The status of an answer; what is none is 0."""
+    values = [value for name, value in fields if name == b":status"]
+    return int(values[0]) if len(values) == 1 and _STATUS.fullmatch(values[0]) else 0
