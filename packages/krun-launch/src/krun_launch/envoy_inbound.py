@@ -21,7 +21,7 @@ def listener(settings: StaticSettings) -> Json:
         "filter_chains": [
             {
                 "transport_socket": typed("envoy.transport_sockets.tls", kind=f"{TLS}.DownstreamTlsContext", **tls),
-                "filters": [typed("envoy.filters.network.http_connection_manager", kind=MANAGER, **_manager(settings))],
+                "filters": [typed("envoy.filters.network.http_connection_manager", kind=MANAGER, **_manager())],
             }
         ],
     }
@@ -29,10 +29,12 @@ def listener(settings: StaticSettings) -> Json:
 
 def clusters(settings: StaticSettings) -> list[Json]:
     """The application: HTTP/1.1, and its gRPC side, HTTP/2 without TLS."""
-    protocol = "http2_protocol_options" if settings.app_protocol == H2C else "http_protocol_options"
+    http1, http2 = "http_protocol_options", "http2_protocol_options"
+    app = http2 if settings.app_protocol == H2C else http1
+    grpc = http1 if settings.app_protocol == HTTP1 else http2
     return [
-        _cluster(settings, name="app", port=settings.app_port, protocol=protocol),
-        _cluster(settings, name="app_grpc", port=settings.grpc_port, protocol="http2_protocol_options"),
+        _cluster(settings, name="app", port=settings.app_port, protocol=app),
+        _cluster(settings, name="app_grpc", port=settings.grpc_port, protocol=grpc),
     ]
 
 
@@ -76,7 +78,7 @@ def local_reply(text: str, *, flags: tuple[str, ...]) -> Json:
     return {"mappers": [{"filter": {"response_flag_filter": {"flags": list(flags)}}, "body_format_override": body}]}
 
 
-def _manager(settings: StaticSettings) -> Json:
+def _manager() -> Json:
     return {
         # krun-launch reads the gauge http.inbound.downstream_rq_active when it drains.
         "stat_prefix": "inbound",
@@ -101,18 +103,15 @@ def _manager(settings: StaticSettings) -> Json:
                 {
                     "name": "app",
                     "domains": ["*"],
-                    "routes": _routes(settings),
+                    "routes": [
+                        # application/grpc and application/grpc+…, not grpc-web, which is made for HTTP/1.1.
+                        {"match": {"prefix": "/", "grpc": {}}, "route": {"cluster": "app_grpc", "timeout": "0s"}},
+                        {"match": {"prefix": "/"}, "route": {"cluster": "app", "timeout": "0s"}},
+                    ],
                 }
             ],
         },
     }
-
-
-def _routes(settings: StaticSettings) -> list[Json]:
-    # application/grpc and application/grpc+…, not grpc-web, which is made for HTTP/1.1.
-    grpc = {"match": {"prefix": "/", "grpc": {}}, "route": {"cluster": "app_grpc", "timeout": "0s"}}
-    rest = {"match": {"prefix": "/"}, "route": {"cluster": "app", "timeout": "0s"}}
-    return [rest] if settings.app_protocol == HTTP1 else [grpc, rest]
 
 
 def _cluster(settings: StaticSettings, *, name: str, port: int, protocol: str) -> Json:
