@@ -182,6 +182,7 @@ def _backend(service: Service) -> Backend:
         address=service.address,
         port=service.port,
         allow_unauthenticated=service.allow_unauthenticated,
+        http2=service.http2,
     )
 
 
@@ -215,6 +216,7 @@ class _Files:
 @click.option("--port", default=15009, show_default=True, help="PORT of the containers.")
 @click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="A variable of all containers.")
 @click.option("--allow-unauthenticated", is_flag=True, help="Ask for no token.")
+@click.option("--http1", is_flag=True, help="Speak HTTP/1.1 to the containers, as without --use-http2.")
 @click.option("--jwks", type=click.Path(path_type=Path, exists=True), help="Keys that sign ID tokens.")
 @click.option("--certificate", type=click.Path(path_type=Path, exists=True), help="The front's certificate chain.")
 @click.option("--key", type=click.Path(path_type=Path, exists=True), help="Its private key.")
@@ -228,6 +230,7 @@ def main(
     port: int,
     variables: tuple[str, ...],
     allow_unauthenticated: bool,
+    http1: bool,
     jwks: Path | None,
     certificate: Path | None,
     key: Path | None,
@@ -254,6 +257,7 @@ def main(
             port=port,
             env={"KRUN_LOOPBACK": where, "KRUN_BIND": where, **env},
             allow_unauthenticated=allow_unauthenticated,
+            http2=not http1,
         )
         for name, host, where, command in commands
     ]

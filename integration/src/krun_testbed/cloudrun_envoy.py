@@ -6,8 +6,9 @@ Rules and where Envoy has them:
   or 403. It is taken out before the container, which cannot check it again anyhow (Cloud Run removes the signature).
 - CONNECT and TRACE never reach a container, nor does ``/healthz``.
 - The request timeout counts for the whole stream; 100 streams at a time on one HTTP/2 connection.
-- HTTP/2 cleartext to the container. Headers that a real platform does not touch (x-forwarded-client-cert, x-envoy-*)
-  are passed as they come: removing them is the container's business, and tests want to see it done.
+- HTTP/2 cleartext to the container with --use-http2, else HTTP/1.1, where WebSocket passes. Headers that a real
+  platform does not touch (x-forwarded-client-cert, x-envoy-*) are passed as they come: removing them is the
+  container's business, and tests want to see it done.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Backend:
     address: str
     port: int
     allow_unauthenticated: bool
+    http2: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +153,10 @@ def _forward(backend: Backend, match: Json, *, timeout: float, token: str = "") 
         },
         "request_headers_to_remove": [SERVERLESS],
     }
+    if not backend.http2:
+        forwarded = route["route"]
+        assert isinstance(forwarded, dict)
+        forwarded["upgrade_configs"] = [{"upgrade_type": "websocket"}]
     if token:
         requirement = {
             "@type": f"{HTTP}.jwt_authn.v3.PerRouteConfig",
@@ -211,7 +217,10 @@ def _provider(backend: Backend, header: str) -> str:
 def _cluster(backend: Backend) -> Json:
     options = {
         "@type": f"{TYPE}.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": {"http2_protocol_options": {}},
+        # Trailers pass, as between the platform's parts: Envoy drops those of HTTP/1.1 unless asked.
+        "explicit_http_config": (
+            {"http2_protocol_options": {}} if backend.http2 else {"http_protocol_options": {"enable_trailers": True}}
+        ),
     }
     endpoint = {"endpoint": {"address": _socket(backend.address, backend.port)}}
     return {

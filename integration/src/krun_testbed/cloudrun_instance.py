@@ -35,6 +35,7 @@ class Service:
     env: Mapping[str, str] = field(default_factory=dict)
     port: int = 15009
     allow_unauthenticated: bool = False
+    http2: bool = True  # --use-http2: the container is spoken to by HTTP/2 without TLS, else by HTTP/1.1
     startup_timeout: float = STARTUP
     # Where stdout and stderr go; None: to ours.
     log: Path | None = None

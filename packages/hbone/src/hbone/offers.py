@@ -38,10 +38,10 @@ class Offers:
         name = path.removeprefix(PREFIX)
         if name == path or not _NAME.fullmatch(name):
             return Refusal(status=404, text="no such path; tunnels are at /_hbone/PORT\n")
-        if method != "POST":
-            return Refusal(status=405, text="a tunnel is opened by POST\n", headers=(("allow", "POST"),))
         if name not in self.ports:
             return Refusal(status=404, text=f"port {name} is not offered\n")
+        if method != "POST":
+            return Refusal(status=405, text="a tunnel is opened by POST\n", headers=(("allow", "POST"),))
         return self.ports[name]
 
 

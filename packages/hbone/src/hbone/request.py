@@ -63,6 +63,8 @@ def _http1(head: bytes) -> Request:
     if major != b"1":
         raise _Refused(505, "HTTP/1.1 or HTTP/2 is spoken here")
     _check_method(method)
+    if len(head) - len(first) > MAX_HEAD:
+        raise _Refused(431, f"the headers are longer than {MAX_HEAD} bytes")
     if len(lines) > MAX_FIELDS:
         raise _Refused(431, f"more than {MAX_FIELDS} headers")
     fields = tuple(_field(line) for line in lines)
@@ -198,7 +200,8 @@ def _split(fields: Fields) -> tuple[dict[bytes, bytes], Fields]:
     """Pseudo-headers, and the fields after them."""
     if len(fields) > MAX_FIELDS + len(PSEUDO):
         raise _Refused(431, f"more than {MAX_FIELDS} headers")
-    if sum(len(name) + len(value) + FIELD_OVERHEAD for name, value in fields) > MAX_HEAD + MAX_TARGET:
+    sizes = (len(name) + len(value) + FIELD_OVERHEAD for name, value in fields if name != b":path")
+    if sum(sizes) > MAX_HEAD:
         raise _Refused(431, f"the headers are longer than {MAX_HEAD} bytes")
     pseudo: dict[bytes, bytes] = {}
     for number, (name, value) in enumerate(fields):
