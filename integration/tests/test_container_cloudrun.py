@@ -39,3 +39,13 @@ def test_container_on_cloud_run_is_reached_through_the_front_by_who_has_a_token(
             assert done.returncode == 0, done.stderr
             assert json.loads(done.stdout.partition("\n\n")[2])["path"] == "/tunnelled"
             assert processes.run([*hbone, url], stdin=REQUEST).returncode == 77
+            # A user's plain request, past Envoy: the application sees nothing that only a peer of the mesh may say.
+            curl = [components.program("curl", package="curl"), "--silent", "--cacert", str(tmp_path / "root.pem")]
+            curl += ["--connect-to", f"{HOST}:443:{front.listen[0]}:{front.listen[1]}"]
+            curl += ["--header", f"Authorization: Bearer {(tmp_path / 'token').read_text()}"]
+            curl += ["--header", "X-Forwarded-Client-Cert: By=spiffe://x/y;URI=spiffe://x/z"]
+            seen = json.loads(processes.run([*curl, f"https://{HOST}/public?x=1"]).stdout)
+            assert seen["path"] == "/public?x=1"
+            assert seen["headers"]["host"] == HOST
+            assert "x-forwarded-for" in seen["headers"]
+            assert "x-forwarded-client-cert" not in seen["headers"]

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from krun_testbed import components, processes
 from krun_testbed.containers import Container
 from krun_testbed.containers_mesh import Mesh
 
@@ -37,6 +38,23 @@ def test_stop_lets_a_request_from_the_mesh_finish_and_gives_the_applications_sta
     assert steps(a) == STEPS
     assert a.messages()[-1]["message"] == "ended"
     assert a.messages()[-1]["status"] == 7
+
+
+@pytest.mark.parametrize("flag", ["--http1.1", "--http2-prior-knowledge"])
+@pytest.mark.parametrize("image", WHOLE)
+def test_stop_lets_a_public_request_finish_also_one_that_outlasts_the_drain(image: str, flag: str, mesh: Mesh) -> None:
+    """The application waits for its requests when it is told to stop; what it then answers still gets out."""
+    curl = components.program("curl", package="curl")
+    env = {"STATUS": "7", "KRUN_DRAIN": "0.5" if flag == "--http1.1" else "4"}
+    with mesh.workload(image, env=env, name="c") as c:
+        url = f"http://{c.address()}:15009/slow/2"
+        with processes.start([curl, "--silent", "--show-error", flag, "--write-out", " %{http_code}", url]) as call:
+            c.wait_for("^slow begins$")
+            assert c.stop() == 7
+            assert call.wait() == 0, call.said()
+    assert call.stdout.endswith(" 200"), call.said()
+    assert json.loads(call.stdout.rpartition(" ")[0])["path"] == "/slow/2"
+    assert steps(c) == STEPS
 
 
 @pytest.mark.parametrize("image", WHOLE)

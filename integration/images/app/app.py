@@ -79,6 +79,10 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        with self.server.busy:  # type: ignore[attr-defined]
+            self.respond()
+
+    def respond(self) -> None:
         parts = urllib.parse.urlsplit(self.path)
         asked = dict(urllib.parse.parse_qsl(parts.query))
         _, word, *rest = [*parts.path.split("/"), ""]
@@ -126,10 +130,32 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing for each request."""
 
 
+class Busy:
+    """How many requests are under way, as a context; ``wait`` until there is none."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._count == 0)
+
+
 class Server(ThreadingHTTPServer):
     """Waits at its end for the requests that are under way, and not for connections that wait for the next."""
 
     request_queue_size = 128
+    busy = Busy()
 
 
 def ask(path: str) -> None:
@@ -152,6 +178,7 @@ def main() -> None:
     stop.wait()
     say("app stops")
     server.shutdown()
+    server.busy.wait()
     sys.exit(int(os.environ.get("STATUS", "0")))
 
 
