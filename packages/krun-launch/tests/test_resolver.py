@@ -57,6 +57,16 @@ def test_the_file_is_put_back_and_a_later_one_of_somebody_else_is_left(tmp_path:
     assert file.read_text() == "nameserver 192.0.2.1\n"
 
 
+def test_what_a_killed_run_has_left_is_put_back_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "resolv.conf"
+    file.write_text(DOCKER)
+    assert resolver.mend(str(file)) is False
+    # An address where nobody can be.
+    file.write_text(render(DOCKER, server="127.255.255.254", namespace="demo"))
+    assert resolver.mend(str(file)) is True
+    assert file.read_text() == DOCKER
+
+
 def test_a_file_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     assert resolver.cannot_answer(str(tmp_path / "none")).endswith("cannot be written")
     with pytest.raises(Misconfigured, match="cannot be written"):

@@ -149,6 +149,8 @@ def _run(made: Plan, *, signals: Signals, init: int | None, keeps_run_dir: bool)
     from krun_launch import ports, resolver
     from krun_launch.certificates import Keeper
 
+    if os.geteuid() == 0 and resolver.mend():
+        log.warning("the resolver's file was still that of a run that was killed: put back")
     ports.check(made.ports)
     owner = certificates.owner
     with contextlib.ExitStack() as stack:
