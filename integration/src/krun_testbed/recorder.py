@@ -196,7 +196,9 @@ class Conversation:
             self._send(unquote_to_bytes(ask["raw"]))
             return False
         self._plain(request, ask)
-        if "early" in ask and ask["early"] != "close":
+        if ask.get("early") == "close":
+            self._socket.shutdown(socket.SHUT_WR)
+        if "early" in ask:
             request.drop()
         return not {"close", "cut"} & set(ask) and ask.get("early") != "close"
 

@@ -104,7 +104,8 @@ class Http1Inbound:
 
     async def inform(self, answer: Answer) -> None:
         if self.request.version == "1.1":
-            self._write(h11.InformationalResponse(status_code=answer.status, headers=_list(answer.fields)))
+            headers = _list(answer.fields)
+            self._write(h11.InformationalResponse(status_code=answer.status, headers=headers, reason=answer.reason))
             await self._drain()
 
     async def answer(self, answer: Answer, data: bytes, *, ends: bool) -> None:
