@@ -255,7 +255,9 @@ def main(count: int) -> None:
     click.echo(table(rounds(commands(), count=count), peer=BARE))
     click.echo("\nModules loaded by --version:")
     click.echo(imports())
-    from krun_testbed import bench_containers  # late: it takes its tools from here
+    from krun_testbed import bench_containers, bench_public  # late: one takes its tools from here
+
+    click.echo(f"\nPublic requests through hboned:\n{bench_public.report(min(count, 5))}")
 
     click.echo(f"\nContainers, from docker run to the first answer:\n{bench_containers.report(count)}")
 
