@@ -6,13 +6,12 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from krun_testbed import processes
 from krun_testbed.containers import Container
-from krun_testbed.containers_mesh import Mesh, identity
+from krun_testbed.containers_mesh import Mesh, certificate, fetch, identity
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
@@ -35,21 +34,10 @@ def captured(mesh: Mesh) -> Iterator[Container]:
         yield a
 
 
-def fetched(container: Container, url: str) -> dict[str, Any]:
-    answer = container.ask(f"/fetch?url={url}")
-    assert answer["status"] == 200, answer
-    seen: dict[str, Any] = json.loads(str(answer["body"]))
-    return seen
-
-
-def certificate(seen: dict[str, Any]) -> dict[str, str]:
-    return dict(part.split("=", 1) for part in seen["headers"]["x-forwarded-client-cert"].split(";"))
-
-
 @pytest.mark.parametrize("port", ["", ":80", ":8080"])
 @pytest.mark.parametrize("name", NAMES)
 def test_plain_client_calls_the_mesh_by_every_form_of_a_name(name: str, port: str, captured: Container) -> None:
-    seen = fetched(captured, f"http://{name}{port}/out")
+    seen = fetch(captured, f"http://{name}{port}/out")
     assert (seen["name"], seen["path"]) == ("b", "/out")
     assert (certificate(seen)["By"], certificate(seen)["URI"]) == (identity("b"), identity("a"))
 
@@ -62,7 +50,7 @@ def test_application_has_no_proxy_in_its_environment(captured: Container) -> Non
 
 
 def test_mesh_calls_a_captured_workload(captured: Container, b: Container) -> None:
-    seen = fetched(b, "http://a.demo:8080/in")
+    seen = fetch(b, "http://a.demo:8080/in")
     assert (certificate(seen)["By"], certificate(seen)["URI"]) == (identity("a"), identity("b"))
 
 
@@ -150,7 +138,7 @@ def test_gateway_stays_reached_whatever_its_name_looks_like(gateway: str, mesh: 
             return int(c.exec("python3", "-I", "-c", LOOKED_UP).stdout.rpartition(": ")[2]) > 1
 
         processes.wait_until(looked_up, what="Envoy has looked the gateway up again", poll=0.5)
-        assert fetched(c, "http://b/after")["name"] == "b"
+        assert fetch(c, "http://b/after")["name"] == "b"
 
 
 # Who runs as whom
@@ -194,7 +182,7 @@ def test_application_reads_no_key_and_flushes_no_rule(captured: Container) -> No
     for kind in ("legacy", "nft"):
         flush = captured.exec(f"iptables-{kind}", "-t", "nat", "-F", user="65532:65532", check=False)
         assert flush.returncode != 0
-    assert fetched(captured, "http://b/after")["name"] == "b"
+    assert fetch(captured, "http://b/after")["name"] == "b"
 
 
 def test_application_that_stays_root_cannot_change_the_network(mesh: Mesh) -> None:
@@ -209,7 +197,7 @@ def test_application_that_stays_root_cannot_change_the_network(mesh: Mesh) -> No
             check=False,
         )
         assert flush.returncode != 0
-        assert fetched(c, "http://b/after")["name"] == "b"
+        assert fetch(c, "http://b/after")["name"] == "b"
 
 
 # Without the right
@@ -221,7 +209,7 @@ def test_without_the_right_it_is_whitebox_and_says_so(mesh: Mesh) -> None:
         assert any("nothing is intercepted, though it was tried" in message for message in said)
         ready = next(line for line in c.messages() if line["message"] == "ready")
         assert (ready["mode"], ready["interception"]) == ("static", "whitebox")
-        assert fetched(c, "http://b.demo/out")["name"] == "b"
+        assert fetch(c, "http://b.demo/out")["name"] == "b"
 
 
 @pytest.mark.parametrize("env", [{"KRUN_MODE": "captured"}, {"KRUN_FALLBACK": "deny"}])
@@ -255,7 +243,7 @@ def test_rules_of_somebody_else_before_are_found(mesh: Mesh) -> None:
         "OUTBOUND_IP_RANGES_INCLUDE=240.240.0.0/16 krun-iptables && krun-discover | krun-launch -- app",
     )
     with mesh.workload("pipeline", *command, cap_add=ADMIN, name="c", ready=READY) as c:
-        assert fetched(c, "http://b/out")["name"] == "b"
+        assert fetch(c, "http://b/out")["name"] == "b"
 
 
 # The end

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
 from krun_testbed import components, processes
 from krun_testbed.containers import Container
-from krun_testbed.containers_mesh import Mesh, identity
+from krun_testbed.containers_mesh import Mesh, certificate, fetch, identity
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
@@ -20,19 +17,6 @@ WHOLE = {
     "handmade": "krun-launch --env /dev/fd/3 -- app",
     "file": "krun-launch --env /tmp/env.json -- app",
 }
-
-
-def fetch(container: Container, url: str) -> dict[str, Any]:
-    """What the application of a workload gets from a URL, as JSON of the application there."""
-    answer = container.ask(f"/fetch?url={url}")
-    assert answer["status"] == 200, answer
-    seen: dict[str, Any] = json.loads(str(answer["body"]))
-    return seen
-
-
-def certificate(seen: dict[str, Any]) -> dict[str, str]:
-    """The header in which the application sees both ends of mTLS."""
-    return dict(part.split("=", 1) for part in seen["headers"]["x-forwarded-client-cert"].split(";"))
 
 
 @pytest.mark.parametrize("image", WHOLE)

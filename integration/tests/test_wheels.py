@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -28,14 +29,15 @@ def third_party() -> Path:
     """What the six depend on, as wheels; fetched once for each state of constraints.txt and each Python."""
     constraints = tables.ROOT / "constraints.txt"
     projects = [tables.ROOT / "packages" / package / "pyproject.toml" for package in tables.PACKAGES]
-    state = b"".join(path.read_bytes() for path in [constraints, *projects])
+    declared = [tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"] for path in projects]
+    wanted = sorted({word for words in declared for word in words if not word.startswith("krun-")})
+    state = "\n".join([constraints.read_text(encoding="utf-8"), *wanted]).encode()
     name = f"wheels-{sys.version_info.major}.{sys.version_info.minor}-{hashlib.sha256(state).hexdigest()[:16]}"
     folder = cache() / name
     cache().mkdir(parents=True, exist_ok=True)
     with (cache() / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / ".complete").exists():
-            wanted = ["asyncssh", "click", "cryptography", "h2"]
             subprocess.run(
                 [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"]
                 + ["--constraint", str(constraints), "--dest", str(folder), *wanted],

@@ -147,6 +147,19 @@ class Mesh:
             return found
 
 
+def fetch(container: Container, url: str) -> dict[str, Any]:
+    """What the application of a workload gets from a URL, as JSON of the application there."""
+    answer = container.ask(f"/fetch?url={url}")
+    assert answer["status"] == 200, answer
+    seen: dict[str, Any] = json.loads(str(answer["body"]))
+    return seen
+
+
+def certificate(seen: dict[str, Any]) -> dict[str, str]:
+    """The header in which the application sees both ends of mTLS."""
+    return dict(part.split("=", 1) for part in seen["headers"]["x-forwarded-client-cert"].split(";"))
+
+
 def project() -> str:
     """A name for compose that no other run, and no other worker of this one, has."""
     return f"krun-{secrets.token_hex(4)}"
