@@ -3,7 +3,8 @@
 ``python recorder.py --address 127.0.0.1 --port 8080`` prints one JSON line for each request that came whole, and one
 for each that did not. The query says how to answer: size, chunked, trailers, status, hint (103 first), continue (100
 first), wait (until somebody asks for /go), events, echo (as it comes), early (before the body is read), cut (after so
-many bytes), raw (these bytes), leave (close without a word), close (after it, unannounced).
+many bytes), raw (these bytes), leave (close without a word), close (after it, unannounced; close=next: when the next
+request has begun to come, of which nothing is read). A note has the number of the connection.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import itertools
 import json
 import socket
 import sys
@@ -21,6 +23,7 @@ from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
 PIECE = bytes(range(256)) * 256  # what bodies are made of
 READ = 65536
 LINE = threading.Lock()
+NUMBERS = itertools.count(1)
 
 
 def pattern(size: int) -> Iterator[bytes]:
@@ -61,6 +64,7 @@ class Reader:
         self._socket = connected
         self._buffer = b""
         self.seen = 0
+        self.number = next(NUMBERS)
 
     def line(self) -> bytes:
         while b"\n" not in self._buffer:
@@ -96,6 +100,7 @@ class Request:
         self._reader = reader
         self.length = 0
         self.is_whole = False
+        self.connection = reader.number
         self._digest = hashlib.sha256()
 
     @staticmethod
@@ -146,6 +151,7 @@ class Request:
             "length": self.length,
             "sha256": self._digest.hexdigest(),
             "whole": self.is_whole,
+            "connection": self.connection,
         }
 
 
@@ -156,10 +162,14 @@ class Conversation:
         self._socket = connected
         self._gate = gate
         self._reader = Reader(connected)
+        self._leaves_next = False
 
     def run(self) -> None:
         while True:
             before = self._reader.seen
+            if self._leaves_next:
+                self._socket.recv(1, socket.MSG_PEEK)
+                return
             try:
                 request = Request(self._reader)
             except (Ended, OSError):
@@ -200,7 +210,9 @@ class Conversation:
             self._socket.shutdown(socket.SHUT_WR)
         if "early" in ask:
             request.drop()
-        return not {"close", "cut"} & set(ask) and ask.get("early") != "close"
+        self._leaves_next = ask.get("close") == "next"
+        is_closed = ask.get("close", "next") != "next"
+        return not is_closed and "cut" not in ask and ask.get("early") != "close"
 
     def _inform(self, request: Request, ask: dict[str, str]) -> None:
         if "continue" in ask and request.get("expect"):
