@@ -135,6 +135,16 @@ class Http2:
             self.data(stream, body, end=end)
         return stream
 
+    def written(self, fields: Iterable[tuple[bytes, bytes]], *, then_reset: bool) -> bytes:
+        """The frames of a small request, not sent yet; with the reset that takes it back."""
+        stream = self._next
+        self._next += 2
+        self.answers[stream] = Answered()
+        block = self._encoder.encode(list(fields), huffman=False)
+        frames: list[Frame] = [HeadersFrame(stream, block, flags=["END_STREAM", "END_HEADERS"])]
+        frames += [RstStreamFrame(stream, error_code=8)] if then_reset else []
+        return b"".join(frame.serialize() for frame in frames)
+
     def data(self, stream: int, data: bytes, *, end: bool = False) -> None:
         pieces = [data[start : start + 16384] for start in range(0, len(data), 16384)] or [b""]
         for number, piece in enumerate(pieces, start=1):

@@ -91,3 +91,10 @@ def test_answer_keeps_all_but_fields_of_one_hop() -> None:
 def test_words_of_a_list_are_small_and_not_empty() -> None:
     assert fields.words([b"Close, ,X-A", b"", b"\tTE "]) == (b"close", b"x-a", b"te")
     assert fields.lowered(((b"X-A", b"B"),)) == ((b"x-a", b"B"),)
+
+
+def test_names_made_up_to_fill_the_memory_are_not_remembered() -> None:
+    before = fields._kind.cache_info().currsize
+    for number in range(100):
+        assert fields.kind(b"x-%d-" % number + b"y" * 60_000) is Kind.PASSED
+    assert fields._kind.cache_info().currsize == before

@@ -149,6 +149,7 @@ class Http1Connection:
         self.socket = connected
         self.h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
         self.is_used = False
+        self._is_writing = False
         self.is_ended = False  # the application has ended it
         self.since = 0.0  # when it began to wait
 
@@ -158,7 +159,9 @@ class Http1Connection:
         return data
 
     async def write(self, data: bytes) -> None:
+        self._is_writing = True  # and it stays so, when the rest of a request is given up within a write
         await asyncio.get_running_loop().sock_sendall(self.socket, data)
+        self._is_writing = False
 
     def write_eof(self) -> None:
         with contextlib.suppress(OSError):  # gone: then it needs no word from us
@@ -166,7 +169,8 @@ class Http1Connection:
 
     def renew(self) -> bool:
         """Make it ready for another request; false when it cannot carry one."""
-        if self.h11.our_state is not h11.DONE or self.h11.their_state is not h11.DONE or self.h11.trailing_data[0]:
+        are_done = self.h11.our_state is h11.DONE and self.h11.their_state is h11.DONE
+        if not are_done or self._is_writing or self.h11.trailing_data[0]:
             return False
         self.h11.start_next_cycle()
         self.is_used = True

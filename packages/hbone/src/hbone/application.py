@@ -35,10 +35,6 @@ class Place:
         """gRPC has a port of its own, however it is spoken."""
         return self.grpc_port if request.is_grpc else self.port
 
-    def can_switch(self) -> bool:
-        """Whether an upgrade to WebSocket can reach it: HTTP/2 has none."""
-        return self.protocol != H2C
-
 
 class Application:
     """The pools of connections; a context manager, whose end closes them."""

@@ -24,6 +24,7 @@ END_STREAM, END_HEADERS, PADDED, PRIORITY = 0x1, 0x4, 0x8, 0x20
 # A block must be unpacked whole, or the connection is over: these bounds are above those that are answered by 431.
 MAX_BLOCK = 128 * 1024
 MAX_UNPACKED = 256 * 1024
+MAX_REMEMBERED = 64  # bytes of a name
 PROTOCOL_ERROR, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 0x1, 0x9, 0xB
 # Never put into a table by whoever hands them on, either (RFC 7541 §7.1.3).
 SECRETS = frozenset({b"authorization", b"cookie", b"set-cookie", b"x-serverless-authorization"})
@@ -105,7 +106,9 @@ def write(fields: Iterable[tuple[bytes, bytes]], *, never_indexed: bool = False)
     """The fields as a header block."""
     out = bytearray()
     for name, value in fields:
-        out += _name(name, never_indexed)
+        # Remembered, but for those that somebody has made up to fill our memory.
+        write_name = _name if len(name) <= MAX_REMEMBERED else _name.__wrapped__
+        out += write_name(name, never_indexed)
         out += _length(len(value))
         out += value
     return bytes(out)

@@ -17,6 +17,8 @@ NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # No control characters but tabs, and no white space around it (RFC 9110 §5.5).
 VALUE = re.compile(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 
+MAX_REMEMBERED = 64  # bytes of a name
+
 # Who writes these may claim to be the front, or a peer of the mesh. krun keeps a prefix for itself.
 FORGED = frozenset({b"x-forwarded-client-cert", b"proxy"})
 FORGED_PREFIXES = (b"x-envoy-", b"x-krun-", b"proxy-")
@@ -58,9 +60,14 @@ class Kind(enum.Enum):
 READ = frozenset({b"host", b"content-length", b"connection", b"te", b"transfer-encoding", b"upgrade"})
 
 
-@functools.lru_cache(maxsize=4096)
 def kind(name: bytes) -> Kind:
     """What becomes of a request's field of this name."""
+    # Names are remembered, but for those that somebody has made up to fill our memory.
+    return _kind(name) if len(name) <= MAX_REMEMBERED else _kind.__wrapped__(name)
+
+
+@functools.lru_cache(maxsize=1024)
+def _kind(name: bytes) -> Kind:
     if not NAME.fullmatch(name):
         return Kind.MALFORMED
     lower = name.lower()
@@ -76,7 +83,6 @@ def _ends_here(lower: bytes) -> bool:
     return same != lower and (same in FRONTS or same.startswith(FRONTS_PREFIXES) or same == b"host")
 
 
-@functools.lru_cache(maxsize=4096)
 def _is_trailer(name: bytes) -> bool:
     lower = name.lower()
     same = lower.replace(b"_", b"-")

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from urllib.parse import unquote_to_bytes
 
 NAME = "_hbone"
 # Nobody encodes a path more often in good faith.
 MAX_DECODINGS = 8
-_ENCODED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _UNICODE = re.compile(rb"%[uU]00([0-9A-Fa-f]{2})")  # a form of IIS
 _OVERLONG = re.compile(rb"([\xc0\xc1])([\x80-\xbf])")  # ASCII in two bytes, which lenient decoders take
+_UNSEEN = re.compile(r"[\x00-\x20\x7f]+")  # what some readers of paths skip
 _PLAIN = re.compile(rb"[A-Za-z0-9_.~/,:@!$&'()*+=-]*")
 
 
@@ -35,7 +36,7 @@ def _forms(path: bytes) -> Iterator[str]:
         yield text
         if "\\" in text:
             yield text.replace("\\", "/")
-        decoded = _UNICODE.sub(_byte, _ENCODED.sub(_byte, path))
+        decoded = _UNICODE.sub(_byte, unquote_to_bytes(path))
         if decoded == path:
             return
         path = decoded
@@ -56,10 +57,14 @@ def _text(path: bytes) -> str:
 
 def _is_ours(path: str) -> bool:
     """Whether the first part of the path is our name, at any moment of resolving it from left to right."""
+    path = _UNSEEN.sub("", path)
+    if NAME not in path:
+        return False
     depth = 0
     for part in re.split("/+", path):
-        # Parameters, queries and fragments that decoding has uncovered, and what some file systems do not see.
-        bare = _bare(part)
+        # Without parameters, queries and fragments that decoding has uncovered, and dots that some file systems drop.
+        bare = re.split("[;?#]", part, maxsplit=1)[0]
+        bare = bare if set(bare) <= {"."} else bare.rstrip(".")
         if bare == NAME and depth == 0:
             return True
         if bare == "..":
@@ -67,9 +72,3 @@ def _is_ours(path: str) -> bool:
         elif bare not in ("", "."):
             depth += 1
     return False
-
-
-def _bare(part: str) -> str:
-    part = re.split("[;?#]", part, maxsplit=1)[0]
-    part = "".join(character for character in part if character > " " and character != "\x7f")
-    return part if set(part) <= {"."} else part.rstrip(".")

@@ -182,6 +182,8 @@ class Server:
             session.forget(stream)
 
     async def _serve(self, stream: Stream, *, tally: Tally) -> None:
+        if stream.is_given_up:  # in the same breath: the application need not hear of it
+            return
         found = request.http2(stream.fields, is_empty=stream.is_empty)
         is_tunnel = stream.path.startswith(PREFIX) or not self._public.is_served
         if isinstance(found, Refusal):

@@ -72,6 +72,11 @@ class Stream:
         """Whether the peer has ended, and there is nothing left to receive."""
         return self.peer_ended.is_set() and not self._pending
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether the peer wants no answer any more."""
+        return self._broken is not None or self.stopped.is_set()
+
     def take(self) -> bytes:
         """What is there now, without waiting."""
         data = bytes(self._pending)
