@@ -138,8 +138,14 @@ def test_many_at_once_before_an_application_that_closes_when_it_likes(address: s
 
         with ThreadPoolExecutor(16) as pool:
             assert Counter(pool.map(post, paths)) == {200: count}
-        seen = Counter(str(note["target"]) for note in notes(recording) if "target" in note)
-        assert seen == Counter(paths)
+
+        def seen() -> Counter[str]:
+            return Counter(str(note["target"]) for note in notes(recording) if "target" in note)
+
+        processes.wait_until(
+            lambda: seen().total() >= count, what="the last ones are noted, which comes after the answer"
+        )
+        assert seen() == Counter(paths)
 
 
 def test_many_streams_of_one_connection_are_served_side_by_side(address: str) -> None:

@@ -162,6 +162,7 @@ def test_connections_that_the_application_retires_lose_and_double_nothing(addres
 
         with ThreadPoolExecutor(8) as pool:
             assert Counter(pool.map(post, range(count))) == {200: count}
+        processes.wait_until(lambda: len(notes(recording)) >= count, what="the last ones are noted")
         assert Counter(note["target"] for note in notes(recording)) == Counter(f"/{number}" for number in range(count))
 
 
