@@ -37,7 +37,7 @@ class Http1Outbound:
         self._is_chunked = request.has_body and (request.length is None or request.has_trailers)
         self._is_ended = False
 
-    async def begin(self) -> None:
+    async def begin(self, body: bytes | None = None, trailers: Fields = ()) -> None:
         request = self._request
         fields = [(b"host", request.authority), *request.fields]
         options = []
@@ -54,7 +54,10 @@ class Http1Outbound:
         elif request.length is not None or request.method in (b"POST", b"PUT", b"PATCH"):
             fields.append((b"content-length", b"%d" % (request.length or 0)))
         out = self._h11.send(h11.Request(method=request.method, target=request.path, headers=fields))
-        if not request.has_body:
+        if body is not None and request.has_body:
+            self.has_sent_body = True
+            out += self._h11.send(h11.Data(data=body)) + self._end(trailers)
+        elif not request.has_body:
             out += self._h11.send(h11.EndOfMessage())
         await self._write(out)
 
@@ -63,8 +66,11 @@ class Http1Outbound:
         await self._write(self._h11.send(h11.Data(data=data)))
 
     async def finish(self, trailers: Fields) -> None:
+        await self._write(self._end(trailers))
+
+    def _end(self, trailers: Fields) -> bytes:
         kept = list(field_rules.trailers(trailers)) if self._is_chunked else []
-        await self._write(self._h11.send(h11.EndOfMessage(headers=kept)))
+        return self._h11.send(h11.EndOfMessage(headers=kept)) or b""
 
     async def _write(self, data: bytes) -> None:
         try:

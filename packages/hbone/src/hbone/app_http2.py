@@ -37,8 +37,12 @@ class Http2Outbound:
         assert self._stream is not None  # noqa: S101 - begin() comes first
         return self._stream
 
-    async def begin(self) -> None:
+    async def begin(self, body: bytes | None = None, trailers: Fields = ()) -> None:
         self._stream = self._session.request(_fields(self._request), ends=not self._request.has_body)
+        if body is not None and self._request.has_body:
+            self.has_sent_body = True
+            await self.send(body[self._stream.offer(body) :])
+            await self.finish(trailers)
 
     async def send(self, data: bytes) -> None:
         self.has_sent_body = True

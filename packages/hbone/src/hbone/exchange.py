@@ -28,6 +28,7 @@ class Exchange:
         self.app_reason = ""  # what the application did wrong, if that is what ended it
         self._inbound = inbound
         self._application = application
+        self._body: bytes | None = None  # the whole of it, when that is here already
         self._has_begun = False  # the client has the answer's head
 
     async def run(self) -> None:
@@ -63,6 +64,8 @@ class Exchange:
         self._inbound.abort()
 
     async def _attempts(self) -> None:
+        self._body = self._inbound.ready() if self._inbound.request.has_body else b""
+        self.received = len(self._body or b"")
         is_fresh = False
         while True:
             try:
@@ -83,9 +86,11 @@ class Exchange:
                 outbound.release()
 
     def _can_repeat(self, outbound: Outbound, error: AppBroken) -> bool:
-        if self._has_begun or outbound.has_answered or outbound.has_sent_body:
+        if self._has_begun or outbound.has_answered:
             return False
-        return error.is_safe or (outbound.is_reused and self._inbound.request.can_repeat)
+        if error.is_safe:
+            return self._body is not None or not outbound.has_sent_body
+        return outbound.is_reused and self._inbound.request.can_repeat and not outbound.has_sent_body
 
     async def _fail(self, error: AppBroken) -> None:
         self.reason = self.app_reason = f"the application does not answer: {error}"
@@ -105,9 +110,9 @@ class Exchange:
             self._inbound.abort()
 
     async def _through(self, outbound: Outbound) -> None:
-        with contextlib.suppress(AppStopped):  # it may have said why, to whomever it was
-            await outbound.begin()
-        if not self._inbound.request.has_body:
+        with contextlib.suppress(AppStopped):  # its answer says why
+            await outbound.begin(self._body, self._inbound.trailers)
+        if self._body is not None:
             await self._download(outbound)
             return
         try:

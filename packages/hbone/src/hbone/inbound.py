@@ -9,6 +9,8 @@ from hbone.events import Fields
 from hbone.message import Answer, Request
 from hbone.offers import Refusal
 
+MAX_READY = 16 * 1024  # bytes of a body that goes out in one piece with its head
+
 
 class Gone(Exception):
     """The client has given up, or its connection is lost."""
@@ -30,6 +32,9 @@ class Inbound(Protocol):
 
     async def read(self) -> bytes:
         """The next bytes of the body, ``b""`` at its end. Raises Gone, Malformed."""
+
+    def ready(self) -> bytes | None:
+        """The whole body, when it is here already and small; else None, and nothing is lost. Raises Malformed."""
 
     def acknowledge(self, count: int) -> None:
         """So many bytes have been handed on."""

@@ -13,7 +13,7 @@ import h11
 
 from hbone import answer as answers
 from hbone.events import Fields
-from hbone.inbound import Gone, Malformed
+from hbone.inbound import MAX_READY, Gone, Malformed
 from hbone.message import Answer, Request
 from hbone.offers import Refusal
 from hbone.request import MAX_HEAD
@@ -49,6 +49,7 @@ class Http1Inbound:
         self._is_last = is_last
         self._is_chunked = False
         self._lost: Call = None
+        self._early = b""  # of the body, looked at and not yet handed on
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._h11.receive_data(_shape(request) + rest)
         self._h11.next_event()
@@ -67,20 +68,35 @@ class Http1Inbound:
         return self._h11.trailing_data[0]
 
     async def read(self) -> bytes:
-        while True:
-            try:
-                event = self._h11.next_event()
-            except h11.RemoteProtocolError as error:
-                raise Malformed("the body is malformed") from error
-            if isinstance(event, h11.Data):
-                return bytes(event.data)
-            if isinstance(event, h11.EndOfMessage):
-                self.trailers = tuple(event.headers.raw_items())
-                self.is_whole = True
-                return b""
-            if event is not h11.NEED_DATA:
-                return b""
+        if self._early:
+            data, self._early = self._early, b""
+            return data
+        while (piece := self._next()) is None:
             await self._receive()
+        return piece
+
+    def ready(self) -> bytes | None:
+        while (piece := self._next()) is not None:
+            if not piece:
+                data, self._early = self._early, b""
+                return data
+            self._early += piece
+            if len(self._early) > MAX_READY:
+                return None
+        return None
+
+    def _next(self) -> bytes | None:
+        """The next bytes of what has been read, ``b""`` at the body's end, None when more must be read."""
+        try:
+            event = self._h11.next_event()
+        except h11.RemoteProtocolError as error:
+            raise Malformed("the body is malformed") from error
+        if isinstance(event, h11.Data):
+            return bytes(event.data)
+        if isinstance(event, h11.EndOfMessage):
+            self.trailers = tuple(event.headers.raw_items())
+            self.is_whole = True
+        return None if event is h11.NEED_DATA else b""
 
     async def _receive(self) -> None:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from hbone import fields as field_rules
 from hbone.events import Fields
-from hbone.inbound import Gone, Malformed
+from hbone.inbound import MAX_READY, Gone, Malformed
 from hbone.message import Answer, Request
 from hbone.offers import Refusal
 from hbone.stream import Stream, StreamBroken, StreamStopped
@@ -29,6 +29,19 @@ class Http2Inbound:
             data = await self._stream.receive()
         except StreamBroken as error:
             raise Gone(str(error)) from error
+        self._check(data)
+        return data
+
+    def ready(self) -> bytes | None:
+        if not self._stream.peer_ended.is_set() or self._stream.arrived > MAX_READY:
+            return None
+        data = self._stream.take()
+        for piece in (data, b"") if data else (b"",):
+            self._check(piece)
+        return data
+
+    def _check(self, data: bytes) -> None:
+        """Count what has come, and look at what ends it. Raises Malformed."""
         self._arrived += len(data)
         length = self.request.length
         if length is not None and (self._arrived > length or (not data and self._arrived < length)):
@@ -37,7 +50,6 @@ class Http2Inbound:
             self.trailers = self._stream.trailers
             if not are_trailers(self.trailers):
                 raise Malformed("a trailer is malformed")
-        return data
 
     def acknowledge(self, count: int) -> None:
         self._stream.acknowledge(count)

@@ -37,8 +37,8 @@ class Outbound(Protocol):
     has_sent_body: bool
     has_answered: bool  # at least one byte
 
-    async def begin(self) -> None:
-        """Send the request's head. Raises AppBroken."""
+    async def begin(self, body: bytes | None = None, trailers: Fields = ()) -> None:
+        """Send the request's head, and its whole body when that is given. Raises AppBroken, AppStopped."""
 
     async def send(self, data: bytes) -> None:
         """Send more of its body. Raises AppBroken, AppStopped."""

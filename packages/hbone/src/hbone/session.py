@@ -54,8 +54,9 @@ class Session:
         self._reason = "the connection was closed"
         self._deadline = asyncio.timeout(None)
         self._is_running = False
+        self._is_flush_due = False
         self._is_retired = False
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._resets = Allowance(burst=RESETS, per_second=RESETS_PER_SECOND, now=loop.time())
 
     def on_stream(self, opened: Callable[[Stream], object]) -> None:
@@ -77,7 +78,7 @@ class Session:
         """Ask for anything: all fields, pseudo-headers first."""
         number = self.core.request(fields, ends=ends)
         stream = self.streams[number] = Stream(session=self, number=number)
-        self.flush()
+        self.flush_soon()
         return stream
 
     async def run(self) -> None:
@@ -138,6 +139,16 @@ class Session:
                 self._writer.transport.abort()
             else:
                 self._writer.write(data)
+
+    def flush_soon(self) -> None:
+        """Flush when all that can be done now is done: heads and ends of many requests leave in one piece."""
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush_due)
+
+    def _flush_due(self) -> None:
+        self._is_flush_due = False
+        self.flush()
 
     async def send(self, stream: Stream, data: memoryview) -> int:
         """Send a turn's worth of the data, when the socket has room; return how much that was."""

@@ -109,6 +109,13 @@ class Stream:
             sent = await self._session.send(self, rest)
             rest = rest[sent:]
 
+    def offer(self, data: bytes) -> int:
+        """Send what the peer takes at once, and no more than a turn; return how much that was."""
+        count = min(self._session.core.window(self.number), len(data), self._session.turn)
+        self._session.core.send(self.number, data[:count])
+        self._session.flush_soon()
+        return count
+
     def respond(self, status: int, text: str = "", *, headers: tuple[tuple[str, str], ...] = ()) -> None:
         if self._broken is None:
             self._session.core.respond(self.number, status, text=text, headers=headers)
@@ -118,7 +125,7 @@ class Stream:
         """Say something before the answer; ``fields`` begin with the pseudo-header."""
         if self._broken is None:
             self._session.core.inform(self.number, fields)
-            self._session.flush()
+            self._session.flush_soon()
 
     def answer(self, fields: Fields, data: bytes = b"", *, ends: bool) -> int:
         """Answer, with what there is of the payload; return how much of that went out with it."""
@@ -131,13 +138,13 @@ class Stream:
             core.send(self.number, data[:count])
             if ends and count == len(data):
                 core.end(self.number)
-        self._session.flush()
+        self._session.flush_soon()
         return count
 
     def end(self, trailers: Fields = ()) -> None:
         """Say that we have sent all."""
         self._session.core.end(self.number, trailers)
-        self._session.flush()
+        self._session.flush_soon()
 
     def reset(self, code: int) -> None:
         self._session.core.reset(self.number, code)
