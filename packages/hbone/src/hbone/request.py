@@ -7,7 +7,6 @@ and an application that differ on where a request ends let one user's bytes beco
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from hbone import fields as field_rules
 from hbone.events import Fields
@@ -27,6 +26,7 @@ _PATH = re.compile(rb"/[!-\"$-~]*")  # no fragment, no control characters, no sp
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([/?].*)?", re.IGNORECASE)
 _AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._~-]{1,255})(?::([0-9]{1,5}))?")
 _LENGTH = re.compile(rb"[0-9]{1,%d}" % MAX_LENGTH)
+Index = dict[bytes, list[bytes]]
 PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path"})
 # Of one connection (RFC 9113 §8.2.2): in HTTP/2, whoever sends them has mixed up two protocols.
 CONNECTIONS_OWN = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
@@ -68,13 +68,14 @@ def _http1(head: bytes) -> Request:
     if len(lines) > MAX_FIELDS:
         raise _Refused(431, f"more than {MAX_FIELDS} headers")
     fields = tuple(_field(line) for line in lines)
+    index = _index(fields)
     is_old = minor == b"0"
-    path, authority = _target(method, target, hosts=_values(fields, b"host"), is_old=is_old)
-    length, is_chunked = _framing(fields, is_old=is_old)
-    connection = _values(fields, b"connection")
+    path, authority = _target(method, target, hosts=_values(index, b"host"), is_old=is_old)
+    length, is_chunked = _framing(index, is_old=is_old)
+    connection = _values(index, b"connection")
     options = field_rules.words(connection)
     has_body = is_chunked or bool(length)
-    upgrades = field_rules.words(_values(fields, b"upgrade")) if b"upgrade" in options and not is_old else ()
+    upgrades = field_rules.words(_values(index, b"upgrade")) if b"upgrade" in options and not is_old else ()
     passed = field_rules.passed(fields, connection=connection)
     if is_old:  # its sender cannot know of 100 (RFC 9110 §10.1.1)
         passed = tuple(field for field in passed if field[0].lower() != b"expect")
@@ -85,10 +86,10 @@ def _http1(head: bytes) -> Request:
         fields=passed,
         length=length,
         has_body=has_body,
-        has_trailers=bool(_values(fields, b"trailer")),
-        takes_trailers=b"trailers" in field_rules.words(_values(fields, b"te")),
+        has_trailers=bool(_values(index, b"trailer")),
+        takes_trailers=b"trailers" in field_rules.words(_values(index, b"te")),
         is_websocket=b"websocket" in upgrades and method == b"GET" and not has_body,
-        is_grpc=_is_grpc(fields),
+        is_grpc=_is_grpc(index),
         version="1.0" if is_old else "1.1",
         is_last=is_old or b"close" in options,
     )
@@ -103,8 +104,9 @@ def _http2(fields: Fields, *, is_empty: bool) -> Request:
     if pseudo.get(b":scheme") not in (b"http", b"https"):
         raise _Refused(400, "the scheme is missing or unknown")
     _check_http2_fields(rest)
-    path, authority = _place(method, pseudo, hosts=_values(rest, b"host"))
-    length, _ = _framing(rest, is_old=False)
+    index = _index(rest)
+    path, authority = _place(method, pseudo, hosts=_values(index, b"host"))
+    length, _ = _framing(index, is_old=False)
     if is_empty and length:
         raise _Refused(400, "the body is shorter than its content-length")
     return Request(
@@ -115,9 +117,9 @@ def _http2(fields: Fields, *, is_empty: bool) -> Request:
         fields=_one_cookie(field_rules.passed(rest)),
         length=length,
         has_body=not is_empty,
-        has_trailers=bool(_values(rest, b"trailer")),
-        takes_trailers=b"trailers" in field_rules.words(_values(rest, b"te")),
-        is_grpc=_is_grpc(rest),
+        has_trailers=bool(_values(index, b"trailer")),
+        takes_trailers=b"trailers" in field_rules.words(_values(index, b"te")),
+        is_grpc=_is_grpc(index),
     )
 
 
@@ -180,9 +182,9 @@ def _check_authority(authority: bytes) -> None:
         raise _Refused(400, "the host is malformed")
 
 
-def _framing(fields: Fields, *, is_old: bool) -> tuple[int | None, bool]:
+def _framing(index: Index, *, is_old: bool) -> tuple[int | None, bool]:
     """The length of the body when it is given, and whether it comes in chunks (RFC 9112 §6)."""
-    lengths, codings = _values(fields, b"content-length"), _values(fields, b"transfer-encoding")
+    lengths, codings = _values(index, b"content-length"), _values(index, b"transfer-encoding")
     if codings:
         if lengths or is_old:
             raise _Refused(400, "transfer-encoding with content-length, or in HTTP/1.0")
@@ -231,15 +233,23 @@ def _one_cookie(fields: Fields) -> Fields:
     return (*(field for field in fields if field[0] != b"cookie"), (b"cookie", b"; ".join(cookies)))
 
 
-def _is_grpc(fields: Fields) -> bool:
+def _is_grpc(index: Index) -> bool:
     """Whether it is gRPC itself, which needs HTTP/2 up to the application; gRPC-Web does not."""
-    kinds = _values(fields, b"content-type")
+    kinds = _values(index, b"content-type")
     essence = kinds[0].split(b";")[0].strip().lower() if len(kinds) == 1 else b""
     return essence == b"application/grpc" or essence.startswith(b"application/grpc+")
 
 
-def _values(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
-    return [value for found, value in fields if found.lower() == name]
+def _index(fields: Fields) -> Index:
+    """The values of each field by its name in small letters: most requests are asked for six names."""
+    found: Index = {}
+    for name, value in fields:
+        found.setdefault(name.lower(), []).append(value)
+    return found
+
+
+def _values(index: Index, name: bytes) -> list[bytes]:
+    return index.get(name, [])
 
 
 # Stands for one that could not be read: it is answered, and nothing else.

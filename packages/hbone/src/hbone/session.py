@@ -146,6 +146,11 @@ class Session:
             self._is_flush_due = True
             self._loop.call_soon(self._flush_due)
 
+    def flush_unless_due(self) -> None:
+        """Flush now, but when it is done soon anyhow."""
+        if not self._is_flush_due:
+            self.flush()
+
     def _flush_due(self) -> None:
         self._is_flush_due = False
         self.flush()

@@ -144,7 +144,7 @@ class Stream:
     def end(self, trailers: Fields = ()) -> None:
         """Say that we have sent all."""
         self._session.core.end(self.number, trailers)
-        self._session.flush_soon()
+        self._session.flush_unless_due()
 
     def reset(self, code: int) -> None:
         self._session.core.reset(self.number, code)

@@ -57,7 +57,7 @@ UNKNOWN_LIMIT = 100
 HEADER_LIST_LIMIT = 64 * 1024
 # What h2 is shown in place of headers, and what it is told to send: the shape decides the stream's state.
 Shape = tuple[tuple[bytes, bytes], ...]
-REQUEST: Shape = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"))
+REQUEST: Shape = ((b":method", b"GET"),)
 INFORMATION: Shape = ((b":status", b"103"),)
 ANSWER: Shape = ((b":status", b"200"),)
 TRAILERS: Shape = ((b"t", b"t"),)
