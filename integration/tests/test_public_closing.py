@@ -71,7 +71,7 @@ def test_connection_that_closes_under_a_request_is_not_noticed(
     assert arrived(recording, path) == [(method, 0)]
 
 
-@pytest.mark.parametrize("method", ["POST", "PATCH"])
+@pytest.mark.parametrize("method", ["POST", "PATCH", "PUT", "DELETE"])
 def test_body_that_must_not_come_twice_never_meets_a_connection_that_closes(
     method: str, place: tuple[str, Running]
 ) -> None:
@@ -153,6 +153,30 @@ def test_connection_without_a_request_does_not_hold_up_the_end(address: str, sta
         whole.sendall(b"GET /?size=1 HTTP/1.1\r\nhost: a\r\n\r\n")
         assert status_of(whole.recv(4096)) == 200  # so the other one, which was first, has been taken too
         assert hboned.terminate(timeout=15) == 0
+
+
+@pytest.mark.parametrize("start", [b"G", b"GET / HT", b"GET / HTTP/1.1\r\nhost: a\r\n"])
+def test_head_that_never_gets_whole_holds_up_the_end_for_a_moment_only(address: str, start: bytes) -> None:
+    with served(address) as (hboned, _), connect(address, 15009) as half, connect(address, 15009) as whole:
+        half.sendall(start)
+        whole.sendall(b"GET /?size=1 HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert status_of(whole.recv(4096)) == 200
+        assert hboned.terminate(timeout=8) == 0  # engines kill after ten
+        assert status_of(read_all(half)) == 408
+
+
+@pytest.mark.parametrize("start", [b"G", b"GET /rest?size=1 HTTP/1.1\r\nhost: a\r\n"])
+def test_head_that_is_on_its_way_when_the_end_comes_is_served(address: str, start: bytes) -> None:
+    whole = b"GET /rest?size=1 HTTP/1.1\r\nhost: a\r\n\r\n"
+    with served(address) as (hboned, _), connect(address, 15009) as half, connect(address, 15009) as other:
+        half.sendall(start)
+        other.sendall(b"GET /?size=1 HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert status_of(other.recv(4096)) == 200
+        hboned.signal(signal.SIGTERM)
+        processes.wait_until(lambda: not processes.listens(address, 15009), what="it drains")
+        half.sendall(whole[len(start) :])
+        assert status_of(read_all(half)) == 200
+        assert hboned.wait() == 0
 
 
 def test_switched_connection_outlives_the_first_signal_and_ends_in_order(address: str) -> None:

@@ -9,7 +9,7 @@ import hpack
 import pytest
 from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, PushPromiseFrame
 
-from krun_testbed import addresses
+from krun_testbed import addresses, processes
 from krun_testbed.processes import Running
 from krun_testbed.public_peers import Answered, Http2, head, http1, notes, served, status_of
 from krun_testbed.tunnels import connect
@@ -57,6 +57,36 @@ def test_window_that_overflows_breaks_its_own_stream_alone(place: tuple[str, Run
         stream = peer.request(head(b"/overflow?echo", b"POST"), end=False)
         peer.socket.sendall(raw(8, stream=stream, payload=(2**31 - 1).to_bytes(4, "big")))
         assert peer.wait(stream).reset == FLOW_CONTROL_ERROR
+
+
+def test_window_that_grows_by_nothing_breaks_its_own_stream_alone(place: tuple[str, Running, Running]) -> None:
+    with beside_another(place[0]) as peer:
+        stream = peer.request(head(b"/nothing?echo", b"POST"), end=False)
+        peer.socket.sendall(raw(8, stream=stream, payload=bytes(4)))
+        assert peer.wait(stream).reset == PROTOCOL_ERROR
+        peer.socket.sendall(raw(8, stream=stream, payload=bytes(4)))  # once more, when it is gone
+
+
+@pytest.mark.parametrize("trailers", [((b":path", b"/x"),), ((b"X-Large", b"1"),), ((b"x", b"a\nb"),)])
+def test_malformed_trailers_right_after_the_head_are_refused(
+    trailers: tuple[tuple[bytes, bytes], ...], place: tuple[str, Running, Running]
+) -> None:
+    with beside_another(place[0]) as peer:
+        stream = peer.request_in_one_piece(head(b"/trailers-at-once?size=1", b"POST"), trailers)
+        assert peer.wait(stream).status == 400
+
+
+def test_trailers_right_after_the_head_reach_the_application(place: tuple[str, Running, Running]) -> None:
+    with beside_another(place[0]) as peer:
+        asked = [*head(b"/trailers-alone?size=1", b"POST"), (b"trailer", b"x-sum")]
+        assert peer.wait(peer.request_in_one_piece(asked, ((b"x-sum", b"7"),))).status == 200
+    processes.wait_until(
+        lambda: any(
+            note.get("target") == "/trailers-alone?size=1" and note["trailers"] == [["x-sum", "7"]]
+            for note in notes(place[2])
+        ),
+        what="the application has the trailers",
+    )
 
 
 def test_frames_of_a_kind_or_with_settings_that_nobody_knows_are_passed_over(

@@ -145,6 +145,18 @@ class Http2:
         frames += [RstStreamFrame(stream, error_code=8)] if then_reset else []
         return b"".join(frame.serialize() for frame in frames)
 
+    def request_in_one_piece(
+        self, fields: Iterable[tuple[bytes, bytes]], trailers: Iterable[tuple[bytes, bytes]]
+    ) -> int:
+        """Ask, with trailers right after the head and no body between, so that both arrive together."""
+        stream = self._next
+        self._next += 2
+        self.answers[stream] = Answered()
+        first = HeadersFrame(stream, self._encoder.encode(list(fields), huffman=False), flags=["END_HEADERS"])
+        block = self._encoder.encode(list(trailers), huffman=False)
+        self.send(first, HeadersFrame(stream, block, flags=["END_STREAM", "END_HEADERS"]))
+        return stream
+
     def data(self, stream: int, data: bytes, *, end: bool = False) -> None:
         pieces = [data[start : start + 16384] for start in range(0, len(data), 16384)] or [b""]
         for number, piece in enumerate(pieces, start=1):

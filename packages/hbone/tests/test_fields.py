@@ -62,6 +62,11 @@ def test_value_without_control_characters_and_outer_space_is_well_formed(value: 
     assert fields.are_well_formed(((b"x", value),)) == is_clean
 
 
+@given(word=spelt(LASTING))
+def test_connection_takes_out_no_field_from_end_to_end_in_any_spelling(word: bytes) -> None:
+    assert fields.passed(only(*LASTING), connection=[word]) == only(*LASTING)
+
+
 @pytest.mark.parametrize("name", LASTING)
 def test_connection_takes_out_what_it_names_but_for_fields_from_end_to_end(name: bytes) -> None:
     sent = only(name, b"X-Hop", b"x_hop", b"accept")
@@ -76,7 +81,8 @@ def test_order_and_spelling_are_kept() -> None:
 @pytest.mark.parametrize(
     "name",
     [b"content-length", b"transfer-encoding", b"trailer", b"host", b"authorization", b"cookie", b"set-cookie", b"te"]
-    + [b"content-type", b"content-encoding", b"content-range", b"x-forwarded-for", b"forwarded", b"expect", b"range"],
+    + [b"content-type", b"content-encoding", b"content-range", b"x-forwarded-for", b"forwarded", b"expect", b"range"]
+    + [b"x-serverless-authorization", b"x-cloud-trace-context", b"content-language", b"content-md5"],
 )
 def test_trailer_that_frames_routes_or_authenticates_is_dropped(name: bytes) -> None:
     assert fields.trailers(only(b"grpc-status", name, name.title(), name.replace(b"-", b"_"))) == only(b"grpc-status")

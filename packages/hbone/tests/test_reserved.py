@@ -78,6 +78,12 @@ def test_path_that_only_looks_like_a_reserved_one_is_the_applications(path: byte
     "path",
     [
         b"/%c1%9fhbone/x",  # an overlong form
+        b"/%e0%81%9fhbone/x",  # and a longer one
+        b"/_hbone%00x/15003",
+        b"/_hbone%00",
+        "/_hb\u200bone/x".encode(),
+        b"/_hb%E2%80%8Done/x",
+        b"/%EF%BB%BF_hbone/x",
         b"/%ef%bc%bfhbone/x",  # full width
         b"/%u005fhbone/x",
         b"/_hbone%00/x",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from hbone.allowance import Allowance
-from hbone.session import Session
+from hbone.session import MAX_BACKLOG, Session
 from hbone.stream import Stream
 from hbone.tunnel import Connection
 
@@ -19,14 +20,17 @@ SETTINGS_ACK = bytes((0, 0, 0, 4, 1, 0, 0, 0, 0))
 HELLO = 0.2
 
 
-def serving(check: Callable[[Session, socket.socket], Coroutine[Any, Any, None]]) -> Session:
+def serving(
+    check: Callable[[Session, socket.socket], Coroutine[Any, Any, None]], *, max_backlog: int = MAX_BACKLOG
+) -> Session:
     """Run a server's session over a pair of sockets until it ends; ``check`` is the peer."""
 
     async def main() -> Session:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=ours)
-        session = Session(reader=reader, writer=writer, core=Connection(client=False), hello=HELLO, last_bytes=0.2)
+        core = Connection(client=False)
+        session = Session(reader=reader, writer=writer, core=core, hello=HELLO, last_bytes=0.2, max_backlog=max_backlog)
         with theirs:
             async with asyncio.timeout(20), asyncio.TaskGroup() as group:
                 group.create_task(check(session, theirs))
@@ -112,3 +116,20 @@ def test_allowance_is_a_burst_and_so_many_a_second() -> None:
     assert [allowance.spend(now=0.0) for _ in range(4)] == [True, True, True, False]
     assert [allowance.spend(now=1.0) for _ in range(3)] == [True, True, False]
     assert [allowance.spend(now=100.0) for _ in range(4)] == [True, True, True, False]
+
+
+@pytest.mark.loopback
+def test_peer_that_leaves_answers_to_its_pings_unread_is_cut_off() -> None:
+    ping = bytes((0, 0, 8, 6, 0, 0, 0, 0, 0)) + bytes(8)
+
+    async def peer(session: Session, theirs: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        session._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await loop.sock_sendall(theirs, PREFACE)
+        await acknowledged(theirs)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(90):  # fewer than are a flood
+                await loop.sock_sendall(theirs, ping * 100)
+                await asyncio.sleep(0)
+
+    assert serving(peer, max_backlog=8192).fault == "the peer does not read"

@@ -53,7 +53,7 @@ async def _accept(listener: socket.socket, *, group: asyncio.TaskGroup, serve: S
     while True:
         await room.acquire()
         try:
-            connected, peer = await loop.sock_accept(listener)
+            connected, peer = await _next(listener)
         except OSError as error:
             room.release()
             if loop.time() - said >= QUIET and not isinstance(error, ConnectionAbortedError):
@@ -68,6 +68,24 @@ async def _accept(listener: socket.socket, *, group: asyncio.TaskGroup, serve: S
         task = group.create_task(_serve(connected, peer=f"{peer[0]}:{peer[1]}", serve=serve))
         task.add_done_callback(lambda _: room.release())
         await asyncio.sleep(0)  # a full backlog never waits either: the others have their turn
+
+
+async def _next(listener: socket.socket) -> tuple[socket.socket, tuple[str, int]]:
+    """Wait for a connection. Cancelled, it has taken none: the loop's own sock_accept() may lose one then."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            connected, peer = listener.accept()
+        except BlockingIOError:
+            ready = asyncio.Event()
+            loop.add_reader(listener, ready.set)
+            try:
+                await ready.wait()
+            finally:
+                loop.remove_reader(listener)
+        else:
+            connected.setblocking(False)
+            return connected, peer[:2]
 
 
 async def _serve(connected: socket.socket, *, peer: str, serve: Serve) -> None:

@@ -12,11 +12,11 @@ class Allowance:
         self._left = burst
         self._at = now
 
-    def spend(self, *, now: float) -> bool:
-        """Take one; false when there is none left."""
+    def spend(self, *, now: float, count: int = 1) -> bool:
+        """Take so many; false when there are not as many left."""
         self._left = min(self._burst, self._left + (now - self._at) * self._per_second)
         self._at = now
-        if self._left < 1:
+        if self._left < count:
             return False
-        self._left -= 1
+        self._left -= count
         return True

@@ -41,6 +41,7 @@ class Http2Outbound:
         self._stream = self._session.request(_fields(self._request), ends=not self._request.has_body)
         if body is not None and self._request.has_body:
             self.has_sent_body = True
+            await self._stream.turn()
             await self.send(body[self._stream.offer(body) :])
             await self.finish(trailers)
 
@@ -124,9 +125,12 @@ class Http2Pool:
     async def open(self, request: Request, *, is_fresh: bool) -> Http2Outbound:
         """A stream of a connection that has room, or of a new one. Raises AppBroken."""
         async with self._choosing:
-            session = None if is_fresh else next((one for one in self._sessions if one.has_room), None)
-            if session is None:
-                session = await self._connect()
+            session = None
+            while session is None or not session.has_room:
+                session = None if is_fresh else next((one for one in self._sessions if one.has_room), None)
+                if session is None:
+                    session = await self._connect()
+                await session.room()  # heads wait, too, for an application that reads slowly
         if timer := self._timers.pop(session, None):
             timer.cancel()
         return Http2Outbound(pool=self, session=session, request=request)

@@ -17,10 +17,10 @@ from hpack.exceptions import HPACKError
 
 from hbone import frames
 from hbone.events import Fields
-from hbone.frames import FrameError
+from hbone.frames import CONTINUATION, END_HEADERS, END_STREAM, HEADERS, PADDED, FrameError
 
-HEADERS, PUSH_PROMISE, CONTINUATION = 0x1, 0x5, 0x9
-END_STREAM, END_HEADERS, PADDED, PRIORITY = 0x1, 0x4, 0x8, 0x20
+PUSH_PROMISE = 0x5
+PRIORITY = 0x20
 # A block must be unpacked whole, or the connection is over: these bounds are above those that are answered by 431.
 MAX_BLOCK = 128 * 1024
 MAX_UNPACKED = 256 * 1024
@@ -64,7 +64,7 @@ class Reader:
             FrameError: it is out of order, too large, or cannot be unpacked.
         """
         kind, flags = frame[3], frame[4]
-        stream = int.from_bytes(frame[5:9], "big") & frames.MAX_STREAM
+        stream = frames.stream_of(frame)
         if kind == PUSH_PROMISE or (kind == CONTINUATION) != (self._stream != 0):
             raise FrameError(f"a frame of type {kind} out of order", code=PROTOCOL_ERROR)
         if not stream or (self._stream and (kind != CONTINUATION or stream != self._stream)):

@@ -13,11 +13,13 @@ from hbone.inbound_http1 import READ, Http1Inbound
 from hbone.message import Request
 from hbone.offers import Refusal
 from hbone.wire import Wire
+from hbone.work import Work
 
 IDLE = 620.0  # seconds between two requests: longer than fronts keep a connection (600), so that they close it first
 HEAD_TIMEOUT = 10.0  # seconds for a request's head
+LAST_HEAD = 1.0  # the same for the rest of one that has begun when we drain: it is on its way, or never comes
 MAX_LINE = requests.MAX_TARGET + 512  # bytes of the first line
-LINGER = 5.0  # seconds that the rest of a request is read and dropped after the last answer
+LINGER, LAST_LINGER = 5.0, 1.0  # seconds that the rest of a request is read and dropped after the last answer
 GOODBYE = 10.0  # seconds for the last bytes to leave
 
 # Where a head ends; lines that end in a bare LF are found too, and refused when the head is read.
@@ -37,29 +39,40 @@ class ClientConnection:
         wire: Wire,
         first: bytes,
         serve: Serve,
+        work: Work,
     ) -> None:
-        """``first`` is what has been read already; ``serve`` is given each request that is in order."""
+        """``first`` is what has been read already; ``serve`` is given each request that is in order.
+
+        ``work`` counts a request from its first byte: one that we have begun to read is under way.
+        """
         self.count = 0
         self.reason = "ended"
         self._reader = reader
         self._writer = writer
         self._wire = wire
         self._serve = serve
+        self._work = work
         self._buffer = bytearray(first)
         self._is_draining = False
         self._is_whole = True  # nothing of the last request is still to come
-        self._idle: asyncio.Timeout | None = None
+        self._idle: asyncio.Timeout | None = None  # while we wait for a request
+        self._rest: asyncio.Timeout | None = None  # while we wait for the rest of its head
 
     def drain(self) -> None:
         """Take no further request: one that is under way is answered, and told that it is the last."""
         self._is_draining = True
+        now = asyncio.get_running_loop().time()
         if self._idle is not None and not self._idle.expired():
-            self._idle.reschedule(asyncio.get_running_loop().time())
+            self._idle.reschedule(now)
+        if self._rest is not None and not self._rest.expired():
+            self._rest.reschedule(min(now + LAST_HEAD, self._rest.when() or now))
 
     async def run(self) -> None:
         try:
-            while await self._begins() and await self._next():
-                pass
+            while await self._begins():
+                with self._work.one():
+                    if not await self._next():
+                        break
             await self._close()
         except (OSError, Gone) as error:
             self.reason = str(error) or "the connection was lost"
@@ -69,23 +82,23 @@ class ClientConnection:
 
     async def _begins(self) -> bool:
         """Wait for a request's first byte."""
-        while True:
-            del self._buffer[: len(self._buffer) - len(self._buffer.lstrip(b"\r\n"))]  # RFC 9112 §2.2
-            if self._buffer:
-                return True
-            if self._is_draining:
-                return False
-            try:
-                async with asyncio.timeout(IDLE if self.count else HEAD_TIMEOUT) as self._idle:
-                    data = await self._reader.read(READ)
-            except TimeoutError:
-                self.reason = "drained" if self._is_draining else "idle"
-                return False
-            finally:
-                self._idle = None
-            if not data:
-                return False
-            self._buffer += data
+        try:
+            async with asyncio.timeout(IDLE if self.count else HEAD_TIMEOUT) as self._idle:
+                while not self._skip_empty_lines():
+                    if self._is_draining or not (data := await self._reader.read(READ)):
+                        return False
+                    self._buffer += data
+            return True
+        except TimeoutError:
+            self.reason = "drained" if self._is_draining else "idle"
+            return False
+        finally:
+            self._idle = None
+
+    def _skip_empty_lines(self) -> bool:
+        """Whether anything follows them (RFC 9112 §2.2)."""
+        del self._buffer[: len(self._buffer) - len(self._buffer.lstrip(b"\r\n"))]
+        return bool(self._buffer)
 
     async def _next(self) -> bool:
         """Serve one request; false when the connection ends after it."""
@@ -108,7 +121,7 @@ class ClientConnection:
         """The lines of a head, without the empty one; they are taken out of the buffer."""
         start = 0
         try:
-            async with asyncio.timeout(HEAD_TIMEOUT):
+            async with asyncio.timeout(LAST_HEAD if self._is_draining else HEAD_TIMEOUT) as self._rest:
                 while (end := _END.search(self._buffer, start)) is None:
                     if refusal := self._too_long():
                         return refusal
@@ -118,7 +131,10 @@ class ClientConnection:
                         raise Gone("the connection ended within a head")
                     self._buffer += data
         except TimeoutError:
-            return Refusal(status=408, text=f"krun: no whole head within {HEAD_TIMEOUT:g} s\n")
+            seconds = LAST_HEAD if self._is_draining else HEAD_TIMEOUT
+            return Refusal(status=408, text=f"krun: no whole head within {seconds:g} s\n")
+        finally:
+            self._rest = None
         head = bytes(self._buffer[: end.start()])
         if end[0] != b"\r\n\r\n":
             head += b"\n"  # which no line may hold
@@ -161,7 +177,7 @@ class ClientConnection:
             if self._writer.can_write_eof():
                 self._writer.write_eof()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LINGER):
+                async with asyncio.timeout(LAST_LINGER if self._is_draining else LINGER):
                     while await self._reader.read(READ):
                         pass
         self._writer.close()

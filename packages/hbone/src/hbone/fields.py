@@ -41,10 +41,11 @@ LASTING = frozenset(
 LASTING_PREFIXES = (b"x-forwarded-", b"x-goog-", b"sec-", b"access-control-", b"grpc-")
 # Fields that must not come after the body: framing, routing, authentication, the form of content (RFC 9110 §6.5.1).
 NEVER_TRAILERS = frozenset(
-    b"age authentication-info authorization cache-control connection content-encoding content-length content-location "
-    b"content-range content-type cookie date expect expires forwarded host if-match if-modified-since if-none-match "
-    b"if-range if-unmodified-since keep-alive location max-forwards origin pragma range referer retry-after "
-    b"set-cookie te trailer transfer-encoding upgrade user-agent vary warning www-authenticate x-real-ip".split()
+    b"age authentication-info authorization cache-control connection content-disposition content-encoding "
+    b"content-language content-length content-location content-md5 content-range content-type cookie date expect "
+    b"expires forwarded host if-match if-modified-since if-none-match if-range if-unmodified-since keep-alive "
+    b"location max-forwards origin pragma range referer retry-after set-cookie te trailer transfer-encoding upgrade "
+    b"user-agent vary warning www-authenticate x-cloud-trace-context x-real-ip x-serverless-authorization".split()
 )
 
 
@@ -99,11 +100,8 @@ def words(values: Iterable[bytes]) -> tuple[bytes, ...]:
 
 def named(connection: Iterable[bytes]) -> frozenset[bytes]:
     """The fields that Connection takes out: what it names, but for fields that are not its to name."""
-    return frozenset(
-        word.replace(b"_", b"-")
-        for word in words(connection)
-        if word not in LASTING and not word.startswith(LASTING_PREFIXES)
-    )
+    same = (word.replace(b"_", b"-") for word in words(connection))
+    return frozenset(word for word in same if word not in LASTING and not word.startswith(LASTING_PREFIXES))
 
 
 def passed(fields: Fields, *, connection: Iterable[bytes] = ()) -> Fields:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 PREFACE_LENGTH = 24  # RFC 9113 §3.4: what a client sends before its first frame
 HEADER_LENGTH = 9
 MAX_LENGTH = 16384  # RFC 9113 §4.2: what we accept, as we never announce more
-GOAWAY = 0x7
+DATA, HEADERS, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0x0, 0x1, 0x7, 0x8, 0x9
+END_STREAM, END_HEADERS, PADDED = 0x1, 0x4, 0x8
 MAX_STREAM = 2**31 - 1
 
 
@@ -72,6 +73,28 @@ def headers(*, stream: int, block: bytes, ends: bool, size: int) -> bytes:
 def goaway(*, last: int, code: int) -> bytes:
     """A GOAWAY frame (RFC 9113 §6.8)."""
     return struct.pack(">HBBBIII", 0, 8, GOAWAY, 0, 0, last, code)
+
+
+def stream_of(frame: bytes) -> int:
+    """The number of the stream that a frame is about; 0 is the connection."""
+    return int.from_bytes(frame[5:9], "big") & MAX_STREAM
+
+
+def is_idle(frame: bytes) -> bool:
+    """Whether a whole frame carries nothing: neither payload, nor a piece of headers, nor an end."""
+    kind, flags, length = frame[3], frame[4], len(frame) - HEADER_LENGTH
+    if kind == DATA:
+        padding = 1 + frame[HEADER_LENGTH] if flags & PADDED and length else 0
+        return length <= padding and not flags & END_STREAM
+    if kind in (HEADERS, CONTINUATION):
+        return not length and not flags & END_HEADERS
+    return kind != GOAWAY
+
+
+def is_useless_update(frame: bytes) -> bool:
+    """Whether it is a WINDOW_UPDATE of 0."""
+    is_whole = frame[3] == WINDOW_UPDATE and len(frame) == HEADER_LENGTH + 4
+    return is_whole and not int.from_bytes(frame[HEADER_LENGTH:], "big") & MAX_STREAM
 
 
 def read_goaway(frame: bytes) -> tuple[int, int]:

@@ -58,9 +58,11 @@ class Http2Inbound:
         self._stream.gone = (lambda: call(0.0)) if call else None
 
     async def inform(self, answer: Answer) -> None:
+        await self._stream.turn()
         self._stream.inform(_head(answer))
 
     async def answer(self, answer: Answer, data: bytes, *, ends: bool) -> None:
+        await self._stream.turn()
         sent = self._stream.answer(_head(answer), data, ends=ends)
         if sent < len(data):
             await self.write(data[sent:])
@@ -81,6 +83,7 @@ class Http2Inbound:
         self._stream.reset(INTERNAL_ERROR)
 
     async def refuse(self, refusal: Refusal) -> None:
+        await self._stream.turn()
         text = "" if self.request.method == b"HEAD" else refusal.text
         self._stream.respond(refusal.status, text, headers=refusal.headers)
 

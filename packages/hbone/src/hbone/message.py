@@ -27,8 +27,8 @@ class Request:
 
     @property
     def can_repeat(self) -> bool:
-        """Whether sending it twice does no more than sending it once (RFC 9110 §9.2.2)."""
-        return self.method in REPEATABLE
+        """Whether sending it twice does no more than sending it once (RFC 9110 §9.2.2), and it is all here."""
+        return self.method in REPEATABLE and not self.has_body
 
 
 @dataclass(frozen=True, kw_only=True)

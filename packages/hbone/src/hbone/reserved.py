@@ -15,8 +15,10 @@ NAME = "_hbone"
 # Nobody encodes a path more often in good faith.
 MAX_DECODINGS = 8
 _UNICODE = re.compile(rb"%[uU]00([0-9A-Fa-f]{2})")  # a form of IIS
-_OVERLONG = re.compile(rb"([\xc0\xc1])([\x80-\xbf])")  # ASCII in two bytes, which lenient decoders take
-_UNSEEN = re.compile(r"[\x00-\x20\x7f]+")  # what some readers of paths skip
+# ASCII in two or three bytes, which lenient decoders take.
+_OVERLONG = re.compile(rb"(?:\xe0([\x80\x81])|([\xc0\xc1]))([\x80-\xbf])")
+# What some readers of paths skip, and what has no width.
+_UNSEEN = re.compile("[\x00-\x20\x7f\xad\u200b-\u200f\u2060-\u2064\ufeff]+")
 _PLAIN = re.compile(rb"[A-Za-z0-9_.~/,:@!$&'()*+=-]*")
 
 
@@ -34,6 +36,8 @@ def _forms(path: bytes) -> Iterator[str]:
     for _ in range(MAX_DECODINGS):
         text = _text(path)
         yield text
+        if "\0" in text:  # where some readers end
+            yield text.split("\0", maxsplit=1)[0]
         if "\\" in text:
             yield text.replace("\\", "/")
         decoded = _UNICODE.sub(_byte, unquote_to_bytes(path))
@@ -48,7 +52,7 @@ def _byte(found: re.Match[bytes]) -> bytes:
 
 
 def _text(path: bytes) -> str:
-    path = _OVERLONG.sub(lambda found: bytes(((found[1][0] & 1) << 6 | found[2][0] & 0x3F,)), path)
+    path = _OVERLONG.sub(lambda found: bytes((((found[1] or found[2])[0] & 1) << 6 | found[3][0] & 0x3F,)), path)
     if path.isascii():
         return path.decode().lower()
     # Full-width and other looks of the same letters.

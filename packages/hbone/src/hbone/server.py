@@ -146,6 +146,7 @@ class Server:
             wire=wire,
             first=first,
             serve=lambda inbound: self._public.serve(inbound, tally=tally),
+            work=self._work,
         )
         self._open.add(connection)
         try:
@@ -184,7 +185,7 @@ class Server:
     async def _serve(self, stream: Stream, *, tally: Tally) -> None:
         if stream.is_given_up:  # in the same breath: the application need not hear of it
             return
-        found = request.http2(stream.fields, is_empty=stream.is_empty)
+        found = request.http2(stream.fields, is_empty=stream.is_empty and not stream.trailers)
         is_tunnel = stream.path.startswith(PREFIX) or not self._public.is_served
         if isinstance(found, Refusal):
             inbound = Http2Inbound(stream=stream, request=request.UNREADABLE)

@@ -19,6 +19,9 @@ GOODBYE = 1.0  # seconds for the last bytes to leave a connection that is closed
 LAST_BYTES = 10.0  # the same, when the last stream of a drained connection has just ended
 # Streams that the client opens and resets (CVE-2023-44487): nghttp2's defaults. Each costs us a dial, it nothing.
 RESETS, RESETS_PER_SECOND = 1000, 33
+# Frames that carry nothing (CVE-2019-9512, -9515, -9518): far more than any peer needs, and too few to keep us busy.
+IDLE_FRAMES, IDLE_FRAMES_PER_SECOND = 10_000, 500
+MAX_SERVED = 2**29  # requests of one connection: the numbers of streams come to an end (RFC 9113 §5.1.1)
 
 
 class Session:
@@ -32,9 +35,11 @@ class Session:
         core: Connection,
         hello: float,
         last_bytes: float = LAST_BYTES,
+        max_backlog: int = MAX_BACKLOG,
         first: bytes = b"",
     ) -> None:
         """Seconds: ``hello`` until the peer has said what HTTP/2 begins with, ``last_bytes`` until it has read all.
+        Bytes: ``max_backlog`` of what is sent without asking, and not read.
 
         ``first`` is what has been read of the connection already.
         """
@@ -49,6 +54,7 @@ class Session:
         self._first = first
         self._hello = hello
         self._last_bytes = last_bytes
+        self._max_backlog = max_backlog
         self._opened: Callable[[Stream], object] | None = None
         self._turn = asyncio.Lock()  # one sender at a time: first come, first served, and one chunk of memory
         self._reason = "the connection was closed"
@@ -58,6 +64,7 @@ class Session:
         self._is_retired = False
         self._loop = loop = asyncio.get_running_loop()
         self._resets = Allowance(burst=RESETS, per_second=RESETS_PER_SECOND, now=loop.time())
+        self._idle_frames = Allowance(burst=IDLE_FRAMES, per_second=IDLE_FRAMES_PER_SECOND, now=loop.time())
 
     def on_stream(self, opened: Callable[[Stream], object]) -> None:
         """Have ``opened`` called for each stream that the client opens (server side)."""
@@ -66,7 +73,8 @@ class Session:
     @property
     def has_room(self) -> bool:
         """Whether one more stream may be opened here."""
-        return not (self.is_over or self._is_retired or self.core.is_draining) and len(self.streams) < self.core.limit
+        is_closing = self.is_over or self._is_retired or self.core.is_draining
+        return not is_closing and len(self.streams) < self.core.limit and self.served < MAX_SERVED
 
     def open(self, *, scheme: str, authority: str, path: str, headers: tuple[tuple[str, str], ...]) -> Stream:
         number = self.core.open(scheme=scheme, authority=authority, path=path, headers=headers)
@@ -111,6 +119,7 @@ class Session:
                 self._handle(event)
                 if self.fault:
                     break
+            self._count_idle_frames()
             self.flush()
             if self.fault:
                 return
@@ -133,7 +142,7 @@ class Session:
         """Hand what the core wants to send to the socket."""
         data = self.core.data_to_send()
         if data and not self._writer.is_closing():
-            if self._writer.transport.get_write_buffer_size() > MAX_BACKLOG:
+            if self._writer.transport.get_write_buffer_size() > self._max_backlog:
                 self.fault = self._reason = "the peer does not read"
                 self.is_over = True
                 self._writer.transport.abort()
@@ -154,6 +163,14 @@ class Session:
     def _flush_due(self) -> None:
         self._is_flush_due = False
         self.flush()
+
+    async def room(self) -> None:
+        """Wait until the socket has room, in turn with those who send; what is to be flushed soon counts."""
+        async with self._turn:
+            if self.core.unsent > TURN:
+                self.flush()
+            with contextlib.suppress(OSError):  # run() sees the same, and breaks all streams
+                await self._writer.drain()
 
     async def send(self, stream: Stream, data: memoryview) -> int:
         """Send a turn's worth of the data, when the socket has room; return how much that was."""
@@ -260,6 +277,11 @@ class Session:
     def _count_reset(self) -> None:
         if not self._resets.spend(now=asyncio.get_running_loop().time()):
             self._blame("the peer opens and resets streams too fast", code=ENHANCE_YOUR_CALM)
+
+    def _count_idle_frames(self) -> None:
+        count, self.core.idle_frames = self.core.idle_frames, 0
+        if count and not self.fault and not self._idle_frames.spend(now=self._loop.time(), count=count):
+            self._blame("the peer floods us with frames that carry nothing", code=ENHANCE_YOUR_CALM)
 
     def _refuse_after(self, last: int) -> None:
         """The peer will not look at streams beyond ``last`` (RFC 9113 §6.8): they may be tried elsewhere."""

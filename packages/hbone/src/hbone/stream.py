@@ -96,6 +96,10 @@ class Stream:
         self._session.core.acknowledge(self.number, count)
         self._session.flush()
 
+    async def turn(self) -> None:
+        """Wait until the socket has room: answers to a peer that pauses are held back, as its payload is."""
+        await self._session.room()
+
     async def send(self, data: bytes) -> None:
         """Send all of it, as the peer's window and the socket allow. Raises StreamBroken, StreamStopped."""
         rest = memoryview(data)

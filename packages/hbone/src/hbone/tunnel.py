@@ -55,6 +55,10 @@ DEFAULT_WINDOW = 65535  # RFC 9113 §6.9.2
 # Before the peer's SETTINGS are here, how many streams we dare to open (RFC 9113 §6.5.2 recommends no less to servers).
 UNKNOWN_LIMIT = 100
 HEADER_LIST_LIMIT = 64 * 1024
+# Frames that carry nothing (PING, SETTINGS, WINDOW_UPDATE, empty pieces) are free so many times for each piece of
+# payload that we send and each header block of the peer: many clients answer every piece by two or three.
+CREDIT = 4
+MAX_CREDIT = 100_000
 # What h2 is shown in place of headers, and what it is told to send: the shape decides the stream's state.
 Shape = tuple[tuple[bytes, bytes], ...]
 REQUEST: Shape = ((b":method", b"GET"),)
@@ -73,6 +77,8 @@ class Connection:
         self.is_ended = False  # after ConnectionEnded
         self.is_draining = False  # one of both sides has sent GOAWAY
         self.limit = UNKNOWN_LIMIT  # streams that the peer takes at once
+        self.idle_frames = 0  # of the peer, which carried nothing, beyond its credit; whoever reads it may set it to 0
+        self._credit = 0
         self.open_streams: set[int] = set()
         self._stream_window = stream_window
         self._ended_by_peer: set[int] = set()
@@ -119,6 +125,11 @@ class Connection:
             self.open_streams.clear()
             events.append(ConnectionEnded(reason=str(error)))
         return events
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait to be asked for; of the last stream's payload, h2 may still hold some."""
+        return len(self._out)
 
     def data_to_send(self) -> bytes:
         """What is to be written to the peer now; asking empties it."""
@@ -171,6 +182,7 @@ class Connection:
         """Send payload, no more than ``window`` says."""
         size = self._h2.max_outbound_frame_size
         for start in range(0, len(data), size):
+            self._earn()
             self._h2.send_data(stream, data[start : start + size])
 
     def end(self, stream: int, trailers: Fields = ()) -> None:
@@ -212,6 +224,8 @@ class Connection:
     def _receive_frame(self, frame: bytes) -> Iterable[Event]:
         if self._splitter.is_preface:
             return self._translated(frame)
+        if frames.is_idle(frame):
+            self._count_idle()
         if frame[3] == frames.GOAWAY:
             last, code = frames.read_goaway(frame)
             self.is_draining = True
@@ -221,6 +235,12 @@ class Connection:
                 raise frames.FrameError("headers before settings", code=PROTOCOL_ERROR)
             block = self._blocks.feed(frame)
             return self._receive_block(block) if block else []
+        if frames.is_useless_update(frame) and (stream := frames.stream_of(frame)):
+            # A stream's error (RFC 9113 §6.9), which h2 takes for the connection's.
+            if stream not in self.open_streams:
+                return []
+            self.reset(stream, PROTOCOL_ERROR)
+            return [StreamReset(stream=stream, code=PROTOCOL_ERROR)]
         return self._translated(frame)
 
     def _translated(self, data: bytes) -> list[Event]:
@@ -228,6 +248,7 @@ class Connection:
 
     def _receive_block(self, block: Block) -> Iterable[Event]:
         """Show h2 the block's shape, and report the block itself."""
+        self._earn()
         stream = block.stream
         status = 0
         shape = REQUEST
@@ -333,6 +354,15 @@ class Connection:
         self._ended_by_us.discard(stream)
         self._answered.discard(stream)
         self._owed.pop(stream, None)
+
+    def _earn(self) -> None:
+        self._credit = min(MAX_CREDIT, self._credit + CREDIT)
+
+    def _count_idle(self) -> None:
+        if self._credit:
+            self._credit -= 1
+        else:
+            self.idle_frames += 1
 
     def _keep(self) -> None:
         self._out += self._h2.data_to_send()
