@@ -1,0 +1,268 @@
+"""Requests over HTTP and HTTPS, one at a time, each with its own limit inside one deadline, each written down.
+
+Not a library's client: this stands in front of every cold start, and importing one costs more than all the requests.
+What such a client could get wrong with credentials is settled here once: nothing is redirected, TLS is verified,
+and a token goes to ``https`` or to this machine itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from krun_discover.errors import DeadlinePassed, Misconfigured
+
+if TYPE_CHECKING:
+    import ssl
+    from http.client import HTTPConnection
+
+LIMIT = 5.0  # seconds for one try: a fresh instance may have no network yet, and a later try finds it
+TRIES = 3
+PAUSE = 0.5  # seconds before the second try, twice as much before each further one
+LONGEST_PAUSE = 5.0  # seconds, also where Retry-After asks for more
+BODY_LIMIT = 32 * 1024 * 1024  # bytes
+BUSY = frozenset({408, 429, 500, 502, 503, 504})  # worth another try
+SECRET_HEADERS = frozenset({"authorization", "x-serverless-authorization"})
+LOOPBACK = ("127.", "[::1]", "localhost")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tls:
+    """Whom to believe, and who we are. ``roots``: PEM, empty for the system's; ``certificate``, ``key``: files."""
+
+    roots: str = ""
+    server_name: str = ""  # to be verified instead of the URL's host
+    insecure: bool = False
+    certificate: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request. ``url`` without a query that holds secrets: it is shown; headers and body never are."""
+
+    url: str
+    method: str = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+    tls: Tls = Tls()
+    proxy: str = ""  # a URL; empty: what HTTPS_PROXY and NO_PROXY say; "-": none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What came back; header names in small letters."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    def json(self) -> Any:
+        """The body as JSON. Raises NoReply: what does not speak JSON is not whom we meant to ask."""
+        import json
+
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            raise NoReply("the answer is not JSON", kind="malformed") from error
+
+
+class NoReply(Exception):
+    """There is no answer. ``kind``: name, refused, tls, timeout, proxy, broken, malformed."""
+
+    def __init__(self, reason: str, *, kind: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One try, for --explain: ``outcome`` is the status or the reason why there is none."""
+
+    method: str
+    url: str
+    outcome: str
+    seconds: float
+
+
+class Web:
+    """The requests of one run; ``deadline`` is of time.monotonic."""
+
+    def __init__(self, *, deadline: float, environ: Mapping[str, str], limit: float = LIMIT) -> None:
+        self.deadline = deadline
+        self.journal: list[Entry] = []
+        self._environ = environ
+        self._limit = limit
+        self._contexts: dict[Tls, ssl.SSLContext] = {}
+
+    def ask(self, call: Call, *, tries: int = TRIES, limit: float = 0.0) -> Reply:
+        """The reply, of any status. Busy servers and broken connections are tried again, within the deadline.
+
+        Raises:
+            NoReply: no try was answered.
+            Misconfigured: a token would go over plain HTTP, or a certificate cannot be read.
+            DeadlinePassed: the time of the whole run is up.
+        """
+        _check(call)
+        pause = PAUSE
+        for number in range(1, tries + 1):
+            is_last = number == tries
+            try:
+                reply = self._try(call, limit=limit or self._limit)
+            except NoReply as error:
+                if is_last or error.kind in ("tls", "malformed") or not self._can_pause(pause):
+                    raise
+            else:
+                pause = max(pause, _asked_for(reply))
+                if is_last or reply.status not in BUSY or not self._can_pause(pause):
+                    return reply
+            time.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+        raise AssertionError("the last try returns or raises")
+
+    def _can_pause(self, seconds: float) -> bool:
+        return time.monotonic() + seconds < self.deadline
+
+    def _try(self, call: Call, *, limit: float) -> Reply:
+        started = time.monotonic()
+        left = self.deadline - started
+        if left <= 0:
+            raise DeadlinePassed(f"{_shown(call.url)}: not asked, the time is up", hint="give it more with --timeout")
+        outcome = "no answer in time"
+        try:
+            reply = _within(min(limit, left), lambda: self._exchange(call, seconds=min(limit, left)))
+            outcome = str(reply.status)
+            return reply
+        except NoReply as error:
+            outcome = str(error)
+            raise
+        finally:
+            seconds = time.monotonic() - started
+            self.journal.append(Entry(method=call.method, url=_shown(call.url), outcome=outcome, seconds=seconds))
+
+    def _exchange(self, call: Call, *, seconds: float) -> Reply:
+        from http.client import HTTPException  # late: with its imports it is half of our start-up time
+
+        url = urlsplit(call.url)
+        proxy = self._proxy(call) if url.scheme == "https" else ""
+        connection = self._connection(call, seconds=seconds, proxy=proxy)
+        try:
+            path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+            connection.request(call.method, path, body=call.body or None, headers=dict(call.headers))
+            response = connection.getresponse()
+            body = response.read(BODY_LIMIT + 1)
+            if len(body) > BODY_LIMIT:
+                raise NoReply(f"the answer is longer than {BODY_LIMIT} bytes", kind="malformed")
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(status=response.status, headers=headers, body=body)
+        except (OSError, HTTPException, UnicodeError) as error:
+            raise _no_reply(error, is_proxied=bool(proxy)) from error
+        finally:
+            connection.close()
+
+    def _connection(self, call: Call, *, seconds: float, proxy: str) -> HTTPConnection:
+        from http.client import HTTPConnection
+
+        from krun_discover.web_tls import connection
+
+        url = urlsplit(call.url)
+        if url.scheme == "http":
+            return HTTPConnection(url.hostname or "", url.port or 80, timeout=seconds)
+        if call.tls not in self._contexts:
+            from krun_discover.web_tls import context
+
+            self._contexts[call.tls] = context(call.tls)
+        return connection(
+            host=url.hostname or "",
+            port=url.port or 443,
+            seconds=seconds,
+            context=self._contexts[call.tls],
+            server_name=call.tls.server_name,
+            proxy=proxy,
+        )
+
+    def _proxy(self, call: Call) -> str:
+        if call.proxy:
+            return "" if call.proxy == "-" else call.proxy
+        if not (self._environ.get("HTTPS_PROXY") or self._environ.get("https_proxy")):
+            return ""
+        from krun_discover.web_tls import proxy_of
+
+        return proxy_of(urlsplit(call.url).hostname or "", environ=self._environ)
+
+
+def is_local(url: str) -> bool:
+    """Tell whether the URL's host is this machine itself."""
+    host = urlsplit(url).netloc.rpartition("@")[2]
+    return host.startswith(LOOPBACK[:2]) or host.partition(":")[0] == LOOPBACK[2]
+
+
+def _check(call: Call) -> None:
+    scheme = urlsplit(call.url).scheme
+    if scheme not in ("http", "https"):
+        raise Misconfigured(f"{_shown(call.url)} is not a URL of http or https", hint="write https://HOST/…")
+    has_secret = any(name.lower() in SECRET_HEADERS for name in call.headers) or bool(call.tls.certificate)
+    if scheme == "http" and has_secret and not is_local(call.url):
+        raise Misconfigured(
+            f"{_shown(call.url)}: a token is not sent over plain http", hint="use https, or an address of this machine"
+        )
+
+
+def _shown(url: str) -> str:
+    """The URL without user, password and query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _asked_for(reply: Reply) -> float:
+    """The seconds of Retry-After (RFC 9110 §10.2.3); its form as a date is not worth the reading."""
+    text = reply.headers.get("retry-after", "")
+    return min(float(text), LONGEST_PAUSE) if text.isascii() and text.isdecimal() and len(text) < 6 else 0.0
+
+
+def _no_reply(error: Exception, *, is_proxied: bool) -> NoReply:
+    import socket
+    import ssl
+
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    match error:
+        case ssl.SSLCertVerificationError():
+            return NoReply(f"its certificate is not trusted: {error.verify_message}", kind="tls")
+        case ssl.SSLError():
+            return NoReply(f"TLS failed: {error.reason or reason}", kind="tls")
+        case socket.gaierror():
+            return NoReply(f"its name is not found: {reason}", kind="name")
+        case TimeoutError():
+            return NoReply("no answer in time", kind="timeout")
+        case ConnectionRefusedError():
+            return NoReply("the proxy refused the connection" if is_proxied else "connection refused", kind="refused")
+        case OSError() if is_proxied and "Tunnel connection failed" in str(error):
+            return NoReply(f"the proxy refused: {str(error).partition(': ')[2]}", kind="proxy")
+    return NoReply(reason, kind="broken")
+
+
+def _within(seconds: float, exchange: Callable[[], Reply]) -> Reply:
+    """The reply, within the time.
+
+    In a thread, which is left behind then: a name lookup knows no deadline, and a socket's timeout begins again with
+    each byte that a slow server sends.
+    """
+    results: list[Reply | BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(exchange())
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            results.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    result = results[0] if results else NoReply(f"no answer within {seconds:.3g} s", kind="timeout")
+    if isinstance(result, BaseException):
+        raise result
+    return result
