@@ -16,8 +16,9 @@ from hbone.inbound_http2 import Http2Inbound
 from hbone.message import Answer, Request
 from hbone.offers import Refusal
 from hbone.session import Session
+from hbone.shapes import REQUEST
 from hbone.stream import Stream
-from hbone.tunnel import REQUEST, Connection
+from hbone.tunnel import Connection
 from hbone.wire import Wire
 from hbone.work import Work
 

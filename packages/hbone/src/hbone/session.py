@@ -279,7 +279,7 @@ class Session:
             self._blame("the peer opens and resets streams too fast", code=ENHANCE_YOUR_CALM)
 
     def _count_idle_frames(self) -> None:
-        count, self.core.idle_frames = self.core.idle_frames, 0
+        count = self.core.idle.take()
         if count and not self.fault and not self._idle_frames.spend(now=self._loop.time(), count=count):
             self._blame("the peer floods us with frames that carry nothing", code=ENHANCE_YOUR_CALM)
 

@@ -36,6 +36,8 @@ from hbone.events import (
     TrailersReceived,
     WindowOpened,
 )
+from hbone.idle import IdleFrames
+from hbone.shapes import ANSWER, INFORMATION, REQUEST, SHOWN, TRAILERS, Shape
 
 # Error codes of RFC 9113 §7 that a tunnel uses.
 NO_ERROR = 0x0
@@ -55,17 +57,6 @@ DEFAULT_WINDOW = 65535  # RFC 9113 §6.9.2
 # Before the peer's SETTINGS are here, how many streams we dare to open (RFC 9113 §6.5.2 recommends no less to servers).
 UNKNOWN_LIMIT = 100
 HEADER_LIST_LIMIT = 64 * 1024
-# Frames that carry nothing (PING, SETTINGS, WINDOW_UPDATE, empty pieces) are free so many times for each piece of
-# payload that we send and each header block of the peer: many clients answer every piece by two or three.
-CREDIT = 4
-MAX_CREDIT = 100_000
-# What h2 is shown in place of headers, and what it is told to send: the shape decides the stream's state.
-Shape = tuple[tuple[bytes, bytes], ...]
-REQUEST: Shape = ((b":method", b"GET"),)
-INFORMATION: Shape = ((b":status", b"103"),)
-ANSWER: Shape = ((b":status", b"200"),)
-TRAILERS: Shape = ((b"t", b"t"),)
-_SHOWN = {shape: blocks.write(shape) for shape in (REQUEST, INFORMATION, ANSWER, TRAILERS)}
 
 
 class Connection:
@@ -77,8 +68,7 @@ class Connection:
         self.is_ended = False  # after ConnectionEnded
         self.is_draining = False  # one of both sides has sent GOAWAY
         self.limit = UNKNOWN_LIMIT  # streams that the peer takes at once
-        self.idle_frames = 0  # of the peer, which carried nothing, beyond its credit; whoever reads it may set it to 0
-        self._credit = 0
+        self.idle = IdleFrames()
         self.open_streams: set[int] = set()
         self._stream_window = stream_window
         self._ended_by_peer: set[int] = set()
@@ -182,7 +172,7 @@ class Connection:
         """Send payload, no more than ``window`` says."""
         size = self._h2.max_outbound_frame_size
         for start in range(0, len(data), size):
-            self._earn()
+            self.idle.earn()
             self._h2.send_data(stream, data[start : start + size])
 
     def end(self, stream: int, trailers: Fields = ()) -> None:
@@ -224,8 +214,7 @@ class Connection:
     def _receive_frame(self, frame: bytes) -> Iterable[Event]:
         if self._splitter.is_preface:
             return self._translated(frame)
-        if frames.is_idle(frame):
-            self._count_idle()
+        self.idle.look_at(frame)
         if frame[3] == frames.GOAWAY:
             last, code = frames.read_goaway(frame)
             self.is_draining = True
@@ -248,7 +237,7 @@ class Connection:
 
     def _receive_block(self, block: Block) -> Iterable[Event]:
         """Show h2 the block's shape, and report the block itself."""
-        self._earn()
+        self.idle.earn()
         stream = block.stream
         status = 0
         shape = REQUEST
@@ -262,7 +251,7 @@ class Connection:
             # An end where none may be, or none where one must be (RFC 9113 §8.1): of this stream alone.
             self.reset(stream, PROTOCOL_ERROR)
             return [StreamReset(stream=stream, code=PROTOCOL_ERROR)]
-        shown = frames.headers(stream=stream, block=_SHOWN[shape], ends=block.ends, size=frames.MAX_LENGTH)
+        shown = frames.headers(stream=stream, block=SHOWN[shape], ends=block.ends, size=frames.MAX_LENGTH)
         events: list[Event] = []
         for theirs in self._h2.receive_data(shown):
             match theirs:
@@ -354,15 +343,6 @@ class Connection:
         self._ended_by_us.discard(stream)
         self._answered.discard(stream)
         self._owed.pop(stream, None)
-
-    def _earn(self) -> None:
-        self._credit = min(MAX_CREDIT, self._credit + CREDIT)
-
-    def _count_idle(self) -> None:
-        if self._credit:
-            self._credit -= 1
-        else:
-            self.idle_frames += 1
 
     def _keep(self) -> None:
         self._out += self._h2.data_to_send()

@@ -1,0 +1,36 @@
+"""Frames of the peer that carry nothing (PING, SETTINGS, WINDOW_UPDATE, empty pieces): counts those beyond need."""
+
+from __future__ import annotations
+
+from hbone import frames
+
+# So many are free for each piece of payload that we send and each header block of the peer: many clients answer every
+# piece by two or three.
+CREDIT = 4
+MAX_CREDIT = 100_000
+
+
+class IdleFrames:
+    """The count of one connection."""
+
+    def __init__(self) -> None:
+        self.count = 0  # since it was taken last
+        self._credit = 0
+
+    def earn(self) -> None:
+        """Something was carried."""
+        self._credit = min(MAX_CREDIT, self._credit + CREDIT)
+
+    def look_at(self, frame: bytes) -> None:
+        """Take a whole frame of the peer."""
+        if not frames.is_idle(frame):
+            return
+        if self._credit:
+            self._credit -= 1
+        else:
+            self.count += 1
+
+    def take(self) -> int:
+        """How many there were since this was asked last."""
+        count, self.count = self.count, 0
+        return count
