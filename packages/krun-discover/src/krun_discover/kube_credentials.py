@@ -1,0 +1,217 @@
+"""As whom the API server is asked: what goes along with a request, of each kind that a configuration may name."""
+
+from __future__ import annotations
+
+import time
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from krun_discover import kube_file
+from krun_discover.errors import Denied, Malformed, Misconfigured
+from krun_discover.issued import Token
+
+TOKEN_LIMIT = 64 * 1024  # bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What goes along with one request; ``certificate`` and ``key`` are files."""
+
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    certificate: str = ""
+    key: str = ""
+
+
+class Credentials(Protocol):
+    """Who we are. ``title`` and ``remedy`` are for a person: what it is, and what to do when it is not accepted."""
+
+    @property
+    def title(self) -> str:
+        """What it is, without any of its content."""
+
+    @property
+    def remedy(self) -> str:
+        """What to do when the server does not accept it."""
+
+    def proof(self, *, deadline: float) -> Proof:
+        """What to send now; ``deadline`` is of time.monotonic. Raises a Failure that names the source."""
+
+    def renew(self) -> bool:
+        """Forget what the server has just refused; tell whether the next proof may be another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anonymous:
+    """Nothing is sent; right for `kubectl proxy`."""
+
+    title: str = "no credentials"
+    remedy: str = "the kubeconfig names no user for this context: kubectl config set-context --current --user=NAME"
+
+    def proof(self, *, deadline: float) -> Proof:
+        """Nothing."""
+        return Proof()
+
+    def renew(self) -> bool:
+        """Nothing is never another."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """A token as it stands in a file of configuration."""
+
+    token: str = field(repr=False)
+    title: str
+    remedy: str = "it may have expired: sign in again, or write a new one there"
+
+    def proof(self, *, deadline: float) -> Proof:
+        """The token."""
+        return bearer(self.token, title=self.title)
+
+    def renew(self) -> bool:
+        """It is the same each time."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A token in a file of its own, which others rotate: it is read anew each time."""
+
+    path: str
+    title: str
+    remedy: str = "it may have expired: whoever writes that file must go on doing so"
+
+    def proof(self, *, deadline: float) -> Proof:
+        """The token as the file holds it now."""
+        data = kube_file.read(self.path, what=self.title, limit=TOKEN_LIMIT)
+        return bearer(data.decode("latin-1").strip(), title=f"{self.title}: {self.path}")
+
+    def renew(self) -> bool:
+        """Whatever is in it has been read already."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Google:
+    """An access token of Google's, which stands for gke-gcloud-auth-plugin and the like without running them."""
+
+    google: Callable[[], Token] = field(repr=False)
+    title: str = "Google access token"
+    remedy: str = "is its account in this project, and known to the cluster?"
+
+    def proof(self, *, deadline: float) -> Proof:
+        """The token that is asked for now; its keeper knows when it must be a new one."""
+        return bearer(self.google().value, title=self.title)
+
+    def renew(self) -> bool:
+        """Its keeper gives the same one again."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    """A user's name and password (RFC 7617)."""
+
+    username: str
+    password: str = field(repr=False)
+    title: str
+    remedy: str = "newer clusters take no passwords: use a token, a certificate or an exec plugin"
+
+    def proof(self, *, deadline: float) -> Proof:
+        """Both, encoded."""
+        login = b64encode(f"{self.username}:{self.password}".encode()).decode()
+        return Proof(headers={"Authorization": f"Basic {login}"})
+
+    def renew(self) -> bool:
+        """It is the same each time."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """A client certificate and its key, as files."""
+
+    certificate: str
+    key: str
+    title: str
+    remedy: str = "is the certificate of an authority that this API server trusts?"
+
+    def proof(self, *, deadline: float) -> Proof:
+        """Both, after a look at the dates: an expired one looks to the server as if there were none."""
+        from krun_discover import certificate  # late: with ssl
+
+        try:
+            pem = kube_file.read(self.certificate, what=self.title, limit=certificate.LIMIT).decode("latin-1")
+            validity = certificate.validity(pem)
+        except ValueError as error:
+            raise Malformed(f"{self.title}: {error}", hint="it is PEM text") from error
+        if not validity.begins <= time.time() <= validity.ends:
+            state = "has expired on" if time.time() > validity.ends else "is not valid before"
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(min(validity.moment, certificate.LAST)))
+            raise Denied(f"{self.title} {state} {stamp}", hint="sign in to the cluster again, or renew the certificate")
+        if reason := certificate.objection(self.certificate, self.key):
+            hint = "both are PEM, the key belongs to the certificate and has no passphrase"
+            raise Misconfigured(f"{self.title} and its key cannot be used: {reason}", hint=hint)
+        return Proof(certificate=self.certificate, key=self.key)
+
+    def renew(self) -> bool:
+        """It is the same each time."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    """Several at once: a certificate and a token, or a user to act as."""
+
+    parts: tuple[Credentials, ...]
+
+    @property
+    def title(self) -> str:
+        """All of them."""
+        return " and ".join(part.title for part in self.parts)
+
+    @property
+    def remedy(self) -> str:
+        """That of the last, which is the one that the server looks at first."""
+        return self.parts[-1].remedy
+
+    def proof(self, *, deadline: float) -> Proof:
+        """All of them."""
+        proofs = [part.proof(deadline=deadline) for part in self.parts]
+        return Proof(
+            headers={name: value for proof in proofs for name, value in proof.headers.items()},
+            certificate=next((proof.certificate for proof in proofs if proof.certificate), ""),
+            key=next((proof.key for proof in proofs if proof.certificate), ""),
+        )
+
+    def renew(self) -> bool:
+        """Any of them may be another."""
+        renewed = [part.renew() for part in self.parts]  # each of them, also after the first that may be another
+        return any(renewed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acting:
+    """Who else to act as (`as` in a kubeconfig): beside the credentials of who we are."""
+
+    user: str
+    title: str
+    remedy: str = "is the user allowed to impersonate?"
+
+    def proof(self, *, deadline: float) -> Proof:
+        """The header that kubectl sends."""
+        return Proof(headers={"Impersonate-User": self.user})
+
+    def renew(self) -> bool:
+        """It is the same each time."""
+        return False
+
+
+def bearer(token: str, *, title: str) -> Proof:
+    """A token's header. Raises Malformed for what no header can hold, without showing it."""
+    if not (token and token.isascii() and token.isprintable() and " " not in token):
+        reason = "is empty" if not token else "is not one word of ASCII"
+        raise Malformed(f"{title}: the token {reason}", hint="a token is one line, without spaces or quotes")
+    return Proof(headers={"Authorization": f"Bearer {token}"})

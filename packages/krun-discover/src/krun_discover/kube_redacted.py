@@ -1,0 +1,41 @@
+"""What other programs say, made fit to be shown: one line, bounded, without what looks like a secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+SHOWN = 1000  # characters
+HIDDEN = "***"
+TELLING = re.compile(r"TOKEN|SECRET|PASSW|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
+# JWTs and Google's access tokens, private keys, and what follows a telling word.
+BARE = re.compile(
+    r"eyJ[\w-]{8,}(\.[\w-]*)*|ya29\.[\w.-]+|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)",
+    re.DOTALL,
+)
+NAMED = re.compile(
+    r"(bearer\s+|authorization[\"']?\s*[=:]\s*(?:\w+\s+)?|(?:password|secret)[\"']?\s*[=:]\s*)\S+"
+    r"|((?:token|[_-]key)[\"']?\s*[=:]\s*)\S{12,}",
+    re.IGNORECASE,
+)
+
+
+def redacted(text: str, *, known: Iterable[str] = ()) -> str:
+    """The end of the text as one line; ``known`` are secrets that may stand in it."""
+    for value in known:
+        if len(value) >= 4:
+            text = text.replace(value, HIDDEN)
+    text = BARE.sub(HIDDEN, text)
+    text = NAMED.sub(lambda found: f"{found[1] or found[2]}{HIDDEN}", text)
+    text = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    return text if len(text) <= SHOWN else f"…{text[-SHOWN:]}"
+
+
+def secrets_of(arguments: Sequence[str], env: Mapping[str, str]) -> list[str]:
+    """The values of an argument list and of an environment that have telling names: ``--token X``, ``--token=X``."""
+    values = [value for name, value in env.items() if TELLING.search(name)]
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if TELLING.search(name) and name.startswith("-"):
+            values.append(value if equals else following)
+    return values
