@@ -78,7 +78,7 @@ def owner(text: str) -> tuple[int, int]:
 def mode(text: str) -> int:
     """Read a mode as chmod does, in octal digits; only reading and writing. Raises ValueError."""
     digits = text.removeprefix("0o")
-    found = int(digits, 8) if digits.isascii() and digits.isdecimal() and len(digits) <= 4 else -1
+    found = int(digits, 8) if digits and len(digits) <= 4 and set(digits) <= set("01234567") else -1
     if found & ~0o666 or not found & 0o400:
         raise ValueError(f"{text!r} is not a mode such as 0600 or 0640")
     return found
