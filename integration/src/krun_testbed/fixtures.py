@@ -11,10 +11,12 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from krun_testbed import kubernetes as kubernetes_api
 from krun_testbed.addresses import free_port, loopback
 from krun_testbed.certificates import Authority
 from krun_testbed.cloudrun import CloudRun, Service
 from krun_testbed.google_tokens import Issuer
+from krun_testbed.kubernetes import Kubernetes
 from krun_testbed.metadata import MetadataServer
 
 # `make soak` asks for the long form. No deadline: a slow machine is no failure.
@@ -76,3 +78,16 @@ def cloud_run(issuer: Issuer, authority: Authority) -> Callable[..., CloudRun]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def kubernetes() -> Iterator[Kubernetes]:
+    """A real Kubernetes API, one for all tests of a worker: each test takes a namespace of its own."""
+    with kubernetes_api.running() as running:
+        yield running
+
+
+@pytest.fixture
+def namespace(kubernetes: Kubernetes) -> str:
+    """A namespace of this test alone, with its service account ``default``."""
+    return kubernetes.namespace()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 
-from krun_testbed import components, docker_engine, images, tables
+from krun_testbed import components, docker_engine, images, kubernetes_build, tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +90,23 @@ def _containers() -> str:
     return ""
 
 
+def _kubernetes() -> str:
+    if not sys.platform.startswith("linux"):
+        return "etcd and kube-apiserver listen on loopback addresses of their own, as on Linux only"
+    try:
+        components.program("etcd", package="etcd-server")
+    except components.Missing as missing:
+        return str(missing)
+    return ""
+
+
+@contextlib.contextmanager
+def _apiserver() -> Iterator[None]:
+    """kube-apiserver built, where it is not yet: the workers then find it."""
+    kubernetes_build.make()
+    yield
+
+
 @contextlib.contextmanager
 def _engine() -> Iterator[None]:
     """An engine for the tier's time, with the images made: the workers then find them."""
@@ -99,18 +116,30 @@ def _engine() -> Iterator[None]:
 
 
 TIERS = (
-    Tier(name="pure", expression="not loopback and not netns and not containers", needs="nothing", lacks=_nothing),
+    Tier(
+        name="pure",
+        expression="not loopback and not netns and not kubernetes and not containers",
+        needs="nothing",
+        lacks=_nothing,
+    ),
     Tier(
         name="loopback",
-        expression="loopback and not netns and not containers",
+        expression="loopback and not netns and not kubernetes and not containers",
         needs="Envoy, OpenSSH, shells",
         lacks=_loopback,
     ),
     Tier(
         name="netns",
-        expression="netns and not containers",
+        expression="netns and not kubernetes and not containers",
         needs="root or user namespaces, iptables, ip",
         lacks=_namespaces,
+    ),
+    Tier(
+        name="kubernetes",
+        expression="kubernetes and not containers",
+        needs="etcd; Go, from a wheel where the machine has none (kube-apiserver is built, once)",
+        lacks=_kubernetes,
+        around=_apiserver,
     ),
     Tier(
         name="containers",

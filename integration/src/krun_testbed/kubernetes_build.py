@@ -1,0 +1,142 @@
+"""kube-apiserver, built here from its Go modules, once: there is no package of it to install.
+
+``python -m krun_testbed.kubernetes_build`` builds it unless it is there, and prints its path. It takes some six
+minutes on two cores, and stands in the cache folder, outside of any checkout. A build that was cut off goes on where
+it was, by Go's own cache.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from krun_testbed import docker_engine, kubernetes_go
+from krun_testbed.components import Missing
+
+VERSION = "1.37.2"
+MODULE = "k8s.io/kubernetes"
+SAID_EVERY = 20.0  # seconds between two lines of progress where no terminal shows it in place
+# The same lines as those of cmd/kube-apiserver, which is a command and cannot be imported.
+MAIN = """\
+package main
+
+import (
+	"os"
+	_ "time/tzdata"
+
+	"k8s.io/component-base/cli"
+	_ "k8s.io/component-base/logs/json/register"
+	_ "k8s.io/component-base/metrics/prometheus/clientgo"
+	_ "k8s.io/component-base/metrics/prometheus/version"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app"
+)
+
+func main() {
+	os.Exit(cli.Run(app.NewAPIServerCommand()))
+}
+"""
+
+
+def binary() -> Path:
+    """Where kube-apiserver stands once it is built."""
+    return docker_engine.cache() / f"kube-apiserver-{VERSION}"
+
+
+def make() -> Path:
+    """Build kube-apiserver unless it is there. Missing when this machine has no Go, or the build fails."""
+    with (docker_engine.cache() / "kube-apiserver.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not binary().exists():
+            click.echo(f"building kube-apiserver {VERSION} from its Go modules, some minutes", err=True)
+            started = time.monotonic()
+            with tempfile.TemporaryDirectory(prefix="krun-kubernetes-") as folder:
+                _build(Path(folder), env=kubernetes_go.environment())
+            click.echo(f"kube-apiserver {VERSION}: built in {time.monotonic() - started:.0f} s", err=True)
+    return binary()
+
+
+def _build(folder: Path, *, env: Mapping[str, str]) -> None:
+    (folder / "main.go").write_text(MAIN, encoding="utf-8")
+    (folder / "go.mod").write_text("module krun-testbed/kube-apiserver\n", encoding="utf-8")
+    found = json.loads(_go("mod", "download", "-json", f"{MODULE}@v{VERSION}", folder=folder, env=env))
+    published = Path(found["GoMod"]).read_text(encoding="utf-8")
+    (folder / "go.mod").write_text(_module(published), encoding="utf-8")
+    _go("mod", "tidy", folder=folder, env=env)
+    total = len(_go("list", "-deps", ".", folder=folder, env=env).splitlines())
+    scratch = folder / "kube-apiserver"
+    # The version is what /version says, and what decides which features are on.
+    stamp = f"-s -w -X k8s.io/component-base/version.gitVersion=v{VERSION}"
+    argv = [kubernetes_go.binary(), "build", "-v", "-trimpath", "-ldflags", stamp, "-o", str(scratch), "."]
+    _compile(argv, folder=folder, env=env, total=total)
+    aside = binary().with_suffix(".new")
+    aside.write_bytes(scratch.read_bytes())
+    aside.chmod(0o755)
+    aside.rename(binary())
+
+
+def _module(published: str) -> str:
+    """The go.mod of a program that imports Kubernetes.
+
+    Kubernetes publishes its staging modules as v0.0.0, replaced by folders of its own tree: each has a true version
+    beside it, v0.37.2 for 1.37.2.
+    """
+    staging = re.findall(r"^\s+(k8s\.io/\S+) v0\.0\.0$", published, re.MULTILINE)
+    language = re.search(r"^go \S+$", published, re.MULTILINE)
+    lines = ["module krun-testbed/kube-apiserver", "", language[0] if language else "", ""]
+    lines += [f"require {MODULE} v{VERSION}", ""]
+    lines += [f"replace {name} => {name} v0{VERSION[1:]}" for name in staging]
+    return "\n".join(lines) + "\n"
+
+
+def _go(*arguments: str, folder: Path, env: Mapping[str, str]) -> str:
+    done = subprocess.run(
+        [kubernetes_go.binary(), *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise Missing(f"kube-apiserver: go {' '.join(arguments[:2])}: {_end_of(done.stderr)}")
+    return done.stdout
+
+
+def _compile(argv: list[str], *, folder: Path, env: Mapping[str, str], total: int) -> None:
+    """Run go build, which names each package when it begins with it: that is the progress."""
+    said: list[str] = []
+    shown = time.monotonic()
+    with subprocess.Popen(argv, cwd=folder, env=env, stderr=subprocess.PIPE, text=True) as process:
+        for number, line in enumerate(process.stderr or (), 1):
+            said.append(line)
+            text = f"kube-apiserver: {number} of {total} packages"
+            if sys.stderr.isatty():
+                click.echo(f"\r{text}", nl=False, err=True)
+            elif time.monotonic() - shown > SAID_EVERY:
+                shown = time.monotonic()
+                click.echo(text, err=True)
+    if sys.stderr.isatty():
+        click.echo(err=True)
+    if process.returncode != 0:
+        raise Missing(f"kube-apiserver: go build: {_end_of(''.join(said))}")
+
+
+def _end_of(text: str) -> str:
+    return "\n".join(text.strip().splitlines()[-8:])
+
+
+@click.command()
+def main() -> None:
+    """Build kube-apiserver, unless it is there, and print its path."""
+    try:
+        click.echo(make())
+    except Missing as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
