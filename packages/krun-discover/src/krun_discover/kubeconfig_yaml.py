@@ -9,6 +9,8 @@ import re
 
 import yaml
 
+QUOTED = re.compile(r"'[^']{2,}'")  # in some complaints, a piece of the file
+
 
 class _Loader(getattr(yaml, "CBaseLoader", yaml.BaseLoader)):  # type: ignore[misc] # without libyaml the slow one
     pass
@@ -29,6 +31,7 @@ def parse(text: str) -> object:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ValueError(f"{place}{error.problem or error.context or 'not YAML'}") from None
+        problem = error.problem or error.context or "not YAML"
+        raise ValueError(place + QUOTED.sub("'…'", problem)) from None
     except yaml.YAMLError:
         raise ValueError("it has characters that YAML does not allow") from None
