@@ -38,6 +38,13 @@ ALL = {
     "MESH_TENANT": "t",
     "MCON_ADDR": "m",
     "IMCON_ADDR": "i",
+    "MESH_NETWORK": "n",
+    "CA_POOL": "pool",
+    "CAROOT_ISTIOD": "pem",
+    "OUTBOUND_IP_RANGES_INCLUDE": "10.0.0.0/8",
+    "OUTBOUND_PORTS_EXCLUDE": "1",
+    "STARTUP_PROBE_HTTP": "/h",
+    "STARTUP_PROBE_TCP": "1",
     "PORT_http": "8081",
     "KRUN_GATEWAY": "g:1",
     "KRUN_CERTS": "/certs",
@@ -47,7 +54,9 @@ ALL = {
 
 def discover(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the command; there is no metadata server, but for ``**at(server)``."""
-    return processes.run([components.command("krun-discover"), *arguments], env=processes.environment(**env))
+    return processes.run(
+        [components.command("krun-discover"), *arguments], env=processes.environment(**{"HOME": "/nonexistent", **env})
+    )
 
 
 def at(server: MetadataServer) -> dict[str, str]:
@@ -85,7 +94,7 @@ def test_with_nothing_set_there_are_only_defaults() -> None:
 
 
 def test_with_everything_set_it_is_printed_and_no_request_is_made(server: MetadataServer) -> None:
-    assert set(ALL) == {name for name in contract.SETS if name != "PORT_*"} | {"PORT_http"}
+    assert set(ALL) == {name for name in contract.SETS if not name.endswith("*")} | {"PORT_http", "CAROOT_ISTIOD"}
     assert found(**at(server), **ALL, K_SERVICE="svc", KUBERNETES_SERVICE_HOST="10.0.0.1") == ALL
     assert server.requests == []
 
@@ -105,6 +114,7 @@ def test_on_cloud_run_the_rest_comes_from_the_metadata_server(server: MetadataSe
     assert sorted(asked(server)) == [
         "instance/region",
         "instance/service-accounts/default/email",
+        "instance/service-accounts/default/token?scopes=https://www.googleapis.com/auth/cloud-platform",
         "project/attributes/mesh-namespace",
         "project/numeric-project-id",
         "project/project-id",
@@ -265,7 +275,8 @@ def fails(status: int, /, *arguments: str, **env: str) -> str:
 
 
 def test_bad_settings_end_with_78_and_name_the_setting(tmp_path: Path) -> None:
-    assert "gke://p" in fails(78, MESH="gke://p")
+    assert "no Google credentials" in fails(78, MESH="gke://p")
+    assert "gke:p" in fails(78, MESH="gke:p")
     assert "no/such" in fails(78, MESH="file:no/such")
     assert "'99999' is not a port" in fails(78, MESH="static:gw:99999")
     assert "GCE_METADATA_TIMEOUT" in fails(78, GCE_METADATA_TIMEOUT="soon")
@@ -328,11 +339,12 @@ def test_explain_is_for_eighty_columns_and_tells_every_variable(server: Metadata
     done = discover("--explain", **at(server), MESH="static:gw", K_SERVICE="web")
     assert done.returncode == 0
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
-    for name in contract.SETS - {"PORT_*"} | {"PORT_http"}:
+    for name in contract.SETS - {"PORT_*", "CAROOT_*"} | {"PORT_http"}:
         assert re.search(rf"\b{name}\b", done.stdout), name
     block = done.stdout.partition("PROJECT_NUMBER has no value\n")[2].partition("\n\n")[0]
     assert " ".join(block.split()) == (
-        "- environment: not set - metadata: project/numeric-project-id: not asked: nothing needs it"
+        "- environment: not set - metadata: project/numeric-project-id: not asked: nothing needs it "
+        "- cluster: not asked: nothing needs it - mesh-env: not asked: nothing needs it"
     )
 
 

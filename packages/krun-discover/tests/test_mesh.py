@@ -27,21 +27,44 @@ def test_static_names_the_gateway(text: str, gateway: str) -> None:
     assert mesh.parse(text).values == {"KRUN_GATEWAY": gateway}
 
 
+CLUSTER = {"PROJECT_ID": "p-1", "CLUSTER_LOCATION": "l", "CLUSTER_NAME": "c"}
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("text", "kind", "values"),
     [
-        "gke://demo",
-        "//container.googleapis.com/projects/p/locations/l/clusters/c",
-        "https://container.googleapis.com/v1/projects/p/locations/l/clusters/c",
-        "td:projects=1&scopes=s",
+        ("gke://p-1", "project", {"PROJECT_ID": "p-1"}),
+        ("gke://example.com:p-1", "project", {"PROJECT_ID": "example.com:p-1"}),
+        ("gke://77", "project", {"PROJECT_NUMBER": "77"}),
+        ("//container.googleapis.com/projects/p-1/locations/l/clusters/c", "cluster", CLUSTER),
+        ("//container.googleapis.com/projects/p-1/zones/l/clusters/c", "cluster", CLUSTER),
+        ("https://container.googleapis.com/v1/projects/p-1/locations/l/clusters/c", "cluster", CLUSTER),
+        (
+            "//gkehub.googleapis.com/projects/p-1/locations/global/memberships/c",
+            "membership",
+            {"PROJECT_ID": "p-1", "CLUSTER_NAME": "c"},
+        ),
     ],
 )
-def test_a_mesh_of_a_later_version_is_called_so(text: str) -> None:
-    with pytest.raises(Misconfigured, match="not in this version"):
-        mesh.parse(text)
+def test_project_comes_out_of_every_spelling_of_a_place(text: str, kind: str, values: dict[str, str]) -> None:
+    """The original took the wrong part for the project in the second form."""
+    found = mesh.parse(text)
+    assert (found.place.kind if found.place else "", found.values) == (kind, values)
 
 
-@pytest.mark.parametrize("text", ["static", "file", "x", "STATIC:gw", " static:gw", "http://x"])
+@pytest.mark.parametrize("scopes", ["", "&scopes=gke-mesh"])
+def test_traffic_director_is_its_own_control_plane(scopes: str) -> None:
+    xds = {"XDS_ADDR": "trafficdirector.googleapis.com:443"}
+    assert mesh.parse(f"td:projects=77{scopes}").values == {"PROJECT_NUMBER": "77", **xds}
+    assert mesh.parse(f"td:projects=p-1{scopes}").values == {"PROJECT_ID": "p-1", **xds}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["static", "file", "x", "STATIC:gw", " static:gw", "http://x", "gke:p", "gke://", "gke://a/b", "td:", "td:p"]
+    + ["//container.googleapis.com/projects/p", "//container.googleapis.com/projects/p/clusters/c", "gke://p?x"]
+    + ["https://container.googleapis.com.evil/v1/projects/p/locations/l/clusters/c"],
+)
 def test_an_unknown_spelling_is_refused_and_the_known_ones_are_told(text: str) -> None:
     with pytest.raises(Misconfigured, match="not understood") as caught:
         mesh.parse(text)

@@ -10,20 +10,25 @@ from typing import NoReturn
 
 import click
 
-from krun_discover import discovery, errors, log, mesh, metadata, render
-from krun_discover.defaults import Defaults
-from krun_discover.environment import Environment
-from krun_discover.resolve import Resolution, Source
+from krun_discover import account, discovery, errors, log, mesh, metadata, render
+from krun_discover.assembly import Assembly, Request
+from krun_discover.web import Web
 
 EPILOG = """\b
 Variables:
   Each variable that is printed is also read: one that is set always wins.
   WORKLOAD_NAMESPACE WORKLOAD_NAME WORKLOAD_SERVICE_ACCOUNT PROJECT_ID
   PROJECT_NUMBER CLUSTER_NAME CLUSTER_LOCATION TRUST_DOMAIN XDS_ADDR
-  MESH_TENANT MCON_ADDR IMCON_ADDR PORT_* KRUN_GATEWAY KRUN_CERTS
-  KRUN_MESH_NAMESPACES
+  MESH_TENANT MCON_ADDR IMCON_ADDR MESH_NETWORK CA_POOL CAROOT_* PORT_*
+  OUTBOUND_IP_RANGES_INCLUDE OUTBOUND_PORTS_EXCLUDE STARTUP_PROBE_HTTP
+  STARTUP_PROBE_TCP KRUN_GATEWAY KRUN_CERTS KRUN_MESH_NAMESPACES
   Of the platform: K_SERVICE CLOUD_RUN_JOB CLOUD_RUN_WORKER_POOL
-  KUBERNETES_SERVICE_HOST GCE_METADATA_HOST GCE_METADATA_TIMEOUT NO_GCE_CHECK
+  KUBERNETES_SERVICE_HOST KUBERNETES_SERVICE_PORT GCE_METADATA_HOST
+  GCE_METADATA_TIMEOUT NO_GCE_CHECK
+  Of others' tools: KUBECONFIG PROXY_CONFIG GOOGLE_APPLICATION_CREDENTIALS
+  CLOUDSDK_CONFIG CLOUDSDK_AUTH_IMPERSONATE_SERVICE_ACCOUNT
+  CLOUDSDK_API_ENDPOINT_OVERRIDES_* HTTPS_PROXY NO_PROXY
+  Where tokens are kept: KRUN_TOKEN_CACHE
 
 \b
 Examples:
@@ -43,12 +48,16 @@ logger = logging.getLogger(__name__)
     metavar="MESH",
     envvar="MESH",
     show_envvar=True,
-    help="static:HOST[:PORT], the SNI gateway of a static mesh; or file:PATH, variables as JSON or dotenv.",
+    help="static:HOST[:PORT], a static mesh's SNI gateway; file:PATH, variables as JSON or dotenv; gke://PROJECT; "
+    "//container.googleapis.com/projects/P/locations/L/clusters/C; td:projects=N&scopes=S.",
 )
 @click.option(
     "--format", "style", type=click.Choice(render.FORMATS), default="json", show_default=True, help="What to print."
 )
 @click.option("--explain", is_flag=True, help="Print instead where each value came from, what lost and what was tried.")
+@click.option(
+    "--context", "kube_context", default="", metavar="NAME", help="Of the kubeconfig, instead of its current one."
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(0, 3600, min_open=True),
@@ -81,14 +90,16 @@ def command(
     mesh_text: str | None,
     style: str,
     explain: bool,
+    kube_context: str,
     timeout: float,
     log_level: str,
     log_format: str,
 ) -> None:
     """Find the mesh, the project and the identity of this workload; print them as one JSON object of strings.
 
-    Sources, in order: the environment, MESH, the metadata server, defaults. Nothing is asked that is not needed: with
-    everything set there is no request at all. No secrets are printed.
+    Sources, in order: the environment, MESH, kubeconfig or the pod we are in, the metadata server and GKE, the config
+    map mesh-env, defaults. Nothing is asked that is not needed: with XDS_ADDR, CAROOT_ISTIOD (for istiod) and the
+    identity set there is no request at all. No secrets are printed.
     """
     if not timeout > 0:  # nan passes click's range
         raise click.BadParameter(f"{timeout} is not a number of seconds", param_hint="--timeout")
@@ -97,15 +108,14 @@ def command(
     by_flag = context.get_parameter_source("mesh_text") is click.core.ParameterSource.COMMANDLINE
     named = mesh.parse(mesh_text or "")
     client = metadata.Client(settings=metadata.settings(os.environ, product=metadata.product_name), deadline=deadline)
-    sources: list[Source] = [
-        Environment(environ=os.environ, flags={"MESH": mesh_text} if by_flag and mesh_text else {}),
-        named,
-        metadata.Metadata(client=client),
-        Defaults(environ=os.environ),
-    ]
-    result = discovery.discover(Resolution(sources=sources), environ=os.environ)
+    flags = {"MESH": mesh_text} if by_flag and mesh_text else {}
+    request = Request(environ=os.environ, flags=flags, mesh=named, context=kube_context)
+    web = Web(deadline=deadline, environ=os.environ)
+    assembly = Assembly(request=request, web=web, client=client)
+    result = discovery.discover(assembly.resolution, environ=os.environ, lost=assembly.failure)
     if explain:
         _write(render.explain(result.found, dropped=named.dropped, mesh=named.label, remark=client.remark))
+        _write(account.rest(assembly, web=web))
     if result.failure:
         raise result.failure
     if not explain:

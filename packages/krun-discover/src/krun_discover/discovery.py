@@ -1,9 +1,13 @@
-"""What is looked for, and what must be known in the end: the identity of the workload. Pure, given the sources."""
+"""What is looked for, and what must be known in the end: the mesh and the workload's identity. Pure, given sources.
+
+Needed is the control plane's address, unless there is none; who the workload is; and, where istiod is asked directly,
+its root certificates. All else is taken when it costs nothing: it comes along with what was needed.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from krun_discover import contract
@@ -11,8 +15,26 @@ from krun_discover.errors import Failure, Misconfigured, Unreachable
 from krun_discover.resolve import Resolution, Resolved
 
 # Nobody needs these without a control plane: they are printed when they are known, and not asked for.
-FOR_CONTROL_PLANE = ("PROJECT_ID", "PROJECT_NUMBER", "CLUSTER_NAME", "CLUSTER_LOCATION")
+FOR_CONTROL_PLANE = frozenset({"PROJECT_ID", "PROJECT_NUMBER", "CLUSTER_NAME", "CLUSTER_LOCATION"})
 IDENTITY = ("WORKLOAD_NAMESPACE", "TRUST_DOMAIN")
+ROOTS = "CAROOT_ISTIOD"
+OPTIONAL = frozenset(
+    {
+        "MESH_TENANT",
+        "MCON_ADDR",
+        "IMCON_ADDR",
+        "MESH_NETWORK",
+        "CA_POOL",
+        ROOTS,
+        "OUTBOUND_IP_RANGES_INCLUDE",
+        "OUTBOUND_PORTS_EXCLUDE",
+        "STARTUP_PROBE_HTTP",
+        "STARTUP_PROBE_TCP",
+        "KRUN_GATEWAY",
+        "KRUN_CERTS",
+        "KRUN_MESH_NAMESPACES",
+    }
+)
 PROMISING = ("K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL")
 # RFC 1123, as Kubernetes names namespaces.
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -31,19 +53,33 @@ class Discovered:
         return {item.name: item.value for item in self.found if item.value}
 
 
-def discover(resolution: Resolution, *, environ: Mapping[str, str]) -> Discovered:
-    """Find all variables of the contract."""
+def discover(
+    resolution: Resolution, *, environ: Mapping[str, str], lost: Callable[[], Failure | None] = lambda: None
+) -> Discovered:
+    """Find all variables of the contract; ``lost`` tells why the search for a cluster failed, if it did."""
+    found: dict[str, Resolved] = {}
+    has_control_plane = not is_without_control_plane(resolution)
+    if has_control_plane:
+        found["XDS_ADDR"] = resolution.find("XDS_ADDR")
+        if found["XDS_ADDR"].value.endswith(f":{contract.PORTS['ISTIOD']}"):
+            found[ROOTS] = resolution.find(ROOTS)
+    # Only now, as what was found may bring names along.
     names = {name for name in contract.SETS if not name.endswith("*")} | resolution.names()
-    spare = set(FOR_CONTROL_PLANE) if _no_control_plane(resolution) else set()
-    found = {name: resolution.find(name) for name in sorted(names - spare)}
+    spare = OPTIONAL | ({"XDS_ADDR"} if not has_control_plane else set())
+    spare |= FOR_CONTROL_PLANE if not has_control_plane else frozenset()
+    needed = sorted(names - spare - set(found))
+    found |= {name: resolution.find(name) for name in needed}
     # Last, as a rule above may have needed one of them after all.
-    found |= {name: resolution.glance(name) for name in spare}
-    return Discovered(found=tuple(found[name] for name in sorted(found)), failure=_judge(found, environ=environ))
+    found |= {name: resolution.glance(name) for name in names - set(found)}
+    failure = lost() if has_control_plane and not found["XDS_ADDR"].value else None
+    failure = _judge(found, environ=environ) or failure
+    return Discovered(found=tuple(found[name] for name in sorted(found)), failure=failure)
 
 
-def _no_control_plane(resolution: Resolution) -> bool:
-    address = resolution.value("XDS_ADDR")
-    return address == "-" or (not address and bool(resolution.value("KRUN_GATEWAY")))
+def is_without_control_plane(resolution: Resolution) -> bool:
+    """Tell whether somebody has said that there is none: XDS_ADDR is ``-``, or only a gateway is named."""
+    address = resolution.peek("XDS_ADDR")
+    return address == "-" or (not address and bool(resolution.peek("KRUN_GATEWAY")))
 
 
 def _judge(found: Mapping[str, Resolved], *, environ: Mapping[str, str]) -> Failure | None:

@@ -15,8 +15,8 @@ class Environment:
         self._flags = flags
 
     def names(self) -> Iterable[str]:
-        """The ports of the application. Names that no tool could pass on (an environment holds any) are left out."""
-        return [name for name in self._environ if is_port(name)]
+        """Ports of the application, and roots. Names that no tool could pass on (an environment holds any) are out."""
+        return [name for name in self._environ if is_port(name) or is_roots(name)]
 
     def candidates(self, name: str, known: Known) -> Iterable[Candidate]:
         """The flag when there is one, then the variable itself."""
@@ -32,3 +32,8 @@ class Environment:
 def is_port(name: str) -> bool:
     """Tell whether the variable names a port of the application, as ``PORT_http``."""
     return name.startswith("PORT_") and len(name) > 5 and NAME.fullmatch(name) is not None
+
+
+def is_roots(name: str) -> bool:
+    """Tell whether the variable holds root certificates, as ``CAROOT_ISTIOD``."""
+    return name.startswith("CAROOT_") and len(name) > 7 and NAME.fullmatch(name) is not None

@@ -1,34 +1,63 @@
-"""The source that ``MESH`` names: ``static:HOST:PORT``, or ``file:PATH`` with variables as JSON or dotenv."""
+"""The source that ``MESH`` names: a gateway, a file of variables, a project or one cluster of it, Traffic Director."""
 
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from krun_discover import address, contract, dotenv
-from krun_discover.environment import is_port
+from krun_discover.environment import is_port, is_roots
 from krun_discover.errors import Malformed, Misconfigured
 from krun_discover.resolve import NAME, Answer, Candidate, Known
 
 FILE_LIMIT = 1 << 20  # bytes; an environment is far smaller, and some paths (/dev/zero) never end
-LATER = ("gke://", "//container.googleapis.com/", "https://container.googleapis.com/", "td:")
-SPELLINGS = "write MESH=static:HOST:PORT or MESH=file:PATH"
+SPELLINGS = (
+    "write static:HOST:PORT, file:PATH, gke://PROJECT, "
+    "//container.googleapis.com/projects/P/locations/L/clusters/C, "
+    "//gkehub.googleapis.com/projects/P/locations/L/memberships/M, or td:projects=NUMBER&scopes=NAME"
+)
+_PROJECT = r"(?P<project>[a-z0-9][a-z0-9.:-]*)"
+_PLACE = r"(?:locations|zones|regions)/(?P<location>[a-z0-9-]+)"
+_NAME = r"(?P<name>[a-z0-9][a-z0-9-]*)"
+TRAFFIC_DIRECTOR_ADDR = "trafficdirector.googleapis.com:443"
+PLACES = {
+    "project": re.compile(rf"gke://{_PROJECT}/?"),
+    "cluster": re.compile(
+        rf"(?:https:)?//container\.googleapis\.com/(?:v1/|v1beta1/)?projects/{_PROJECT}/{_PLACE}/clusters/{_NAME}"
+    ),
+    "membership": re.compile(
+        rf"(?:https:)?//gkehub\.googleapis\.com/(?:v1/)?projects/{_PROJECT}/{_PLACE}/memberships/{_NAME}"
+    ),
+}
+TRAFFIC_DIRECTOR = re.compile(r"td:projects=(?P<project>[a-z0-9:.-]+)(?:&scopes=[A-Za-z0-9_-]+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the mesh is: a ``project``, a ``cluster``, a fleet's ``membership``; the last two have all three parts."""
+
+    kind: str
+    project: str
+    location: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mesh:
-    """Variables that MESH gives, and the names in its file that are not taken from files."""
+    """Variables that MESH gives, the names in its file that are not taken from files, the place that it names."""
 
     label: str
     values: Mapping[str, str]
     dropped: tuple[str, ...] = ()
+    place: Place | None = None
 
     def names(self) -> Iterable[str]:
-        """The ports of the application."""
-        return [name for name in self.values if is_port(name)]
+        """The ports of the application, and roots."""
+        return [name for name in self.values if is_port(name) or is_roots(name)]
 
     def candidates(self, name: str, known: Known) -> Iterable[Candidate]:
         """The value in the file, or the gateway; a static mesh has nothing to say on other names."""
@@ -53,9 +82,24 @@ def parse(text: str) -> Mesh:
         return Mesh(label=f"MESH={text}", values={"KRUN_GATEWAY": str(gateway)})
     if colon and kind == "file":
         return content(_read(Path(rest), mesh=text), path=rest)
-    if text.startswith(LATER):
-        raise Misconfigured(f"MESH={text}: this kind of mesh is not in this version", hint=SPELLINGS)
+    if found := TRAFFIC_DIRECTOR.fullmatch(text):
+        project = found["project"]
+        values = {"PROJECT_NUMBER" if project.isdecimal() else "PROJECT_ID": project, "XDS_ADDR": TRAFFIC_DIRECTOR_ADDR}
+        return Mesh(label="MESH=td:", values=values)
+    for kind, pattern in PLACES.items():
+        if found := pattern.fullmatch(text):
+            place = Place(kind=kind, **found.groupdict())
+            return Mesh(label=f"MESH={text}", values=_of(place), place=place)
     raise Misconfigured(f"MESH={text!r} is not understood", hint=SPELLINGS)
+
+
+def _of(place: Place) -> dict[str, str]:
+    values = {"PROJECT_NUMBER" if place.project.isdecimal() else "PROJECT_ID": place.project}
+    if place.kind != "project":
+        values["CLUSTER_NAME"] = place.name
+    if place.kind == "cluster":  # a membership's location is the fleet's
+        values["CLUSTER_LOCATION"] = place.location
+    return values
 
 
 def content(text: str, *, path: str) -> Mesh:
@@ -113,7 +157,9 @@ def _from_json(text: str, *, path: str) -> dict[str, str]:
 
 
 def _allowed(name: str) -> bool:
-    return is_port(name) or (name in contract.SETS and NAME.fullmatch(name) is not None)  # PORT_* itself is no name
+    return (
+        is_port(name) or is_roots(name) or (name in contract.SETS and NAME.fullmatch(name) is not None)
+    )  # PORT_* itself is no name
 
 
 def _check(name: str, value: str, *, path: str) -> None:

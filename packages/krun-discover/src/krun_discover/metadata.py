@@ -41,6 +41,7 @@ class Settings:
     timeout: float = 3.0
     sign: str = ""
     kubernetes: bool = False
+    serverless: bool = False
     off: bool = False
 
 
@@ -67,6 +68,7 @@ def settings(environ: Mapping[str, str], *, product: Callable[[], str]) -> Setti
         timeout=timeout,
         sign=sign,
         kubernetes=bool(environ.get("KUBERNETES_SERVICE_HOST")),
+        serverless=any(environ.get(name) for name in SIGNS[1:4]),
         off=environ.get("NO_GCE_CHECK") == "true",
     )
 
@@ -213,16 +215,52 @@ class Metadata:
     def candidates(self, name: str, known: Known) -> Iterator[Candidate]:
         """The paths that tell the variable; those of a cluster only inside Kubernetes."""
         for path, cut in _paths(name, kubernetes=self._client.settings.kubernetes):
-            yield self._candidate(path, cut)
+            yield _candidate(self._client, path, cut)
+        if name == "PROJECT_NUMBER":
+            yield self._number(known)
 
-    def _candidate(self, path: str, cut: Callable[[str], str]) -> Candidate:
+    def _number(self, known: Known) -> Candidate:
+        """The number of our own project, when that is the project."""
+        path, id_path = "project/numeric-project-id", "project/project-id"
+
         def ask() -> Answer:
+            own = self._client.ask(id_path)
+            if own.value and known.value("PROJECT_ID") not in ("", own.value):
+                return Answer(note=f"not asked: we are in {own.value}")
             answer = self._client.ask(path)
-            value = cut(answer.value)
-            note = answer.note if value or not answer.value else f"{answer.value} does not have the form"
-            return Answer(value=value, note=note, failed=answer.failed)
+            return Answer(value=answer.value, note=answer.note, failed=answer.failed)
 
-        return Candidate(source=f"metadata: {path}", ask=ask, free=lambda: self._client.known(path))
+        free = self._client.known
+        return Candidate(source=f"metadata: {path}", ask=ask, free=lambda: free(path) and free(id_path))
+
+
+class OwnPlace:
+    """Our own region, for want of a better guess, and the network of a machine: the server's last word."""
+
+    def __init__(self, *, client: Client) -> None:
+        self._client = client
+
+    def names(self) -> Iterable[str]:
+        """None."""
+        return []
+
+    def candidates(self, name: str, known: Known) -> Iterator[Candidate]:
+        """The paths."""
+        if name == "CLUSTER_LOCATION":
+            yield _candidate(self._client, "instance/region", last_segment)
+            yield _candidate(self._client, "instance/zone", region_of_zone)
+        if name == "MESH_NETWORK" and not self._client.settings.serverless:
+            yield _candidate(self._client, "instance/network-interfaces/0/network", last_segment)
+
+
+def _candidate(client: Client, path: str, cut: Callable[[str], str]) -> Candidate:
+    def ask() -> Answer:
+        answer = client.ask(path)
+        value = cut(answer.value)
+        note = answer.note if value or not answer.value else f"{answer.value} does not have the form"
+        return Answer(value=value, note=note, failed=answer.failed)
+
+    return Candidate(source=f"metadata: {path}", ask=ask, free=lambda: client.known(path))
 
 
 def _paths(name: str, *, kubernetes: bool) -> list[tuple[str, Callable[[str], str]]]:
@@ -234,16 +272,10 @@ def _paths(name: str, *, kubernetes: bool) -> list[tuple[str, Callable[[str], st
             ]
         case "PROJECT_ID":
             return [("project/project-id", str)]
-        case "PROJECT_NUMBER":
-            return [("project/numeric-project-id", str)]
         case "CLUSTER_NAME" if kubernetes:
             return [("instance/attributes/cluster-name", str)]
-        case "CLUSTER_LOCATION":
-            own: list[tuple[str, Callable[[str], str]]] = [
-                ("instance/region", last_segment),
-                ("instance/zone", region_of_zone),
-            ]
-            return [("instance/attributes/cluster-location", str), *own] if kubernetes else own
+        case "CLUSTER_LOCATION" if kubernetes:
+            return [("instance/attributes/cluster-location", str)]
         case _:
             return []
 

@@ -7,10 +7,13 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 from krun_discover import dotenv
+from krun_discover.found import NO_ANSWER, NO_CLUSTER, NOT_SOUGHT
 from krun_discover.resolve import Resolved
 
 FORMATS = ("json", "shell", "dotenv")
 WIDTH = 80
+# What is said of a place that just does not have it.
+SILENT = ("not set", "not in it", NOT_SOUGHT, NO_CLUSTER, NO_ANSWER)
 LEGEND = "> gives the value   - was tried before it   x would have given another, and lost\n"
 
 
@@ -51,7 +54,7 @@ def explain(found: Sequence[Resolved], *, dropped: Sequence[str] = (), mesh: str
 
 def _tried(item: Resolved) -> bool:
     """Tell whether anything was tried beyond looking whether somebody has set it."""
-    return any(attempt.note not in ("not set", "not in it") for attempt in item.tried)
+    return any(attempt.note not in SILENT for attempt in item.tried)
 
 
 def _block(item: Resolved) -> str:

@@ -7,6 +7,7 @@ and a token goes to ``https`` or to this machine itself.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ LONGEST_PAUSE = 5.0  # seconds, also where Retry-After asks for more
 BODY_LIMIT = 32 * 1024 * 1024  # bytes
 BUSY = frozenset({408, 429, 500, 502, 503, 504})  # worth another try
 SECRET_HEADERS = frozenset({"authorization", "x-serverless-authorization"})
-LOOPBACK = ("127.", "[::1]", "localhost")
+LOOPBACK = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|::1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +93,24 @@ class Entry:
 class Web:
     """The requests of one run; ``deadline`` is of time.monotonic."""
 
-    def __init__(self, *, deadline: float, environ: Mapping[str, str], limit: float = LIMIT) -> None:
+    def __init__(
+        self, *, deadline: float, environ: Mapping[str, str], limit: float = LIMIT, tries: int = TRIES
+    ) -> None:
+        """``limit``: seconds of one try; ``tries``: how often at most, where a call does not say."""
         self.deadline = deadline
+        self._tries = tries
         self.journal: list[Entry] = []
         self._environ = environ
         self._limit = limit
         self._contexts: dict[Tls, ssl.SSLContext] = {}
 
-    def ask(self, call: Call, *, tries: int = TRIES, limit: float = 0.0) -> Reply:
+    def hurried(self, *, limit: float) -> Web:
+        """The same for where there are others to ask: one try, with this limit, in the same journal."""
+        other = Web(deadline=self.deadline, environ=self._environ, limit=min(limit, self._limit), tries=1)
+        other.journal, other._contexts = self.journal, self._contexts
+        return other
+
+    def ask(self, call: Call, *, tries: int = 0, limit: float = 0.0) -> Reply:
         """The reply, of any status. Busy servers and broken connections are tried again, within the deadline.
 
         Raises:
@@ -109,6 +120,7 @@ class Web:
         """
         _check(call)
         pause = PAUSE
+        tries = tries or self._tries
         for number in range(1, tries + 1):
             is_last = number == tries
             try:
@@ -197,8 +209,7 @@ class Web:
 
 def is_local(url: str) -> bool:
     """Tell whether the URL's host is this machine itself."""
-    host = urlsplit(url).netloc.rpartition("@")[2]
-    return host.startswith(LOOPBACK[:2]) or host.partition(":")[0] == LOOPBACK[2]
+    return LOOPBACK.fullmatch(urlsplit(url).hostname or "") is not None
 
 
 def _check(call: Call) -> None:
