@@ -11,10 +11,12 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from krun_testbed import google_api
 from krun_testbed import kubernetes as kubernetes_api
 from krun_testbed.addresses import free_port, loopback
 from krun_testbed.certificates import Authority
 from krun_testbed.cloudrun import CloudRun, Service
+from krun_testbed.google_api import GoogleApi
 from krun_testbed.google_tokens import Issuer
 from krun_testbed.kubernetes import Kubernetes
 from krun_testbed.metadata import MetadataServer
@@ -84,6 +86,13 @@ def cloud_run(issuer: Issuer, authority: Authority) -> Callable[..., CloudRun]:
 def kubernetes() -> Iterator[Kubernetes]:
     """A real Kubernetes API, one for all tests of a worker: each test takes a namespace of its own."""
     with kubernetes_api.running() as running:
+        yield running
+
+
+@pytest.fixture
+def google(authority: Authority, issuer: Issuer, tmp_path: Path) -> Iterator[GoogleApi]:
+    """Google's APIs, with one project that has no clusters; ``google.add(kubernetes, NAME)`` makes one of it."""
+    with google_api.running(address=loopback(), directory=tmp_path, authority=authority, issuer=issuer) as running:
         yield running
 
 

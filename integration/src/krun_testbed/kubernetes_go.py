@@ -38,7 +38,8 @@ def binary() -> str:
 
 def environment() -> dict[str, str]:
     """The user's own settings of Go, but for the toolchain: it is this one."""
-    return {**os.environ, "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
+    others = {name: value for name, value in os.environ.items() if name != "GOROOT"}
+    return {**others, "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
 
 
 def _version(go: str) -> tuple[int, ...]:

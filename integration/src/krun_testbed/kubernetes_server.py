@@ -50,6 +50,8 @@ class Server:
 def start(*, directory: Path, address: str = "", port: int = 0, issuer: str = ISSUER) -> Iterator[Server]:
     """Both, until the block ends; the folder is for certificates, keys and data. Missing when one cannot be had."""
     etcd, apiserver = components.program("etcd", package="etcd-server"), str(kubernetes_build.make())
+    # Also when this process is killed, and cannot end them.
+    bound = [components.program("setpriv", package="util-linux"), "--pdeathsig", "KILL"]
     address = address or loopback()
     port = port or free_port(address=address)
     authority, clients = Authority(name="kubernetes"), ClientAuthority()
@@ -61,9 +63,9 @@ def start(*, directory: Path, address: str = "", port: int = 0, issuer: str = IS
         write(path=directory / "reviewer.yaml", content=review.encode())
         store = f"http://{address}:{free_port(address=address)}"
         argv = _etcd(etcd, directory=directory, url=store, peers=f"http://{address}:{free_port(address=address)}")
-        kept = stack.enter_context(processes.start(argv, env=environment, cwd=directory))
+        kept = stack.enter_context(processes.start([*bound, *argv], env=environment, cwd=directory))
         argv = _apiserver(apiserver, directory=directory, store=store, address=address, port=port, issuer=issuer)
-        served = stack.enter_context(processes.start(argv, env=environment, cwd=directory))
+        served = stack.enter_context(processes.start([*bound, *argv], env=environment, cwd=directory))
         # Its state goes with the folder: nobody waits for its watches to be closed one by one.
         stack.callback(_end, served, kept)
         url = f"https://{address}:{port}"

@@ -1,0 +1,205 @@
+"""Google's APIs as servers on loopback, as far as finding a cluster and getting tokens takes: who asked what is noted.
+
+Each API is a server of its own, ``google.servers["container"]``, with its ``requests`` and ``faults``. A client gets
+there by gcloud's overrides (``environment``), or by the true names and a proxy (``proxied``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from krun_testbed.certificates import Authority, write
+from krun_testbed.google_api_container import Container, cluster
+from krun_testbed.google_api_fleet import Fleet, membership
+from krun_testbed.google_api_iam import Iam
+from krun_testbed.google_api_kubernetes import ConnectGateway, DnsEndpoint, Upstream
+from krun_testbed.google_api_messages import Api, Asked
+from krun_testbed.google_api_oauth2 import OAuth2
+from krun_testbed.google_api_projects import Project, Projects
+from krun_testbed.google_api_proxy import Proxy
+from krun_testbed.google_api_server import ApiServer
+from krun_testbed.google_api_sts import Sts
+from krun_testbed.google_api_tokens import Accounts
+from krun_testbed.google_tokens import Issuer
+from krun_testbed.kubernetes import Kubernetes
+from krun_testbed.kubernetes_server import PRIVATE, PUBLIC
+
+PROJECT = Project(id="demo-project", number="123456789012")  # the same as the metadata server's
+OVERRIDE = "CLOUDSDK_API_ENDPOINT_OVERRIDES_"
+# The true names of each server; those with * only by a proxy.
+NAMES = {
+    "container": ("container.googleapis.com",),
+    "gkehub": ("gkehub.googleapis.com",),
+    "cloudresourcemanager": ("cloudresourcemanager.googleapis.com",),
+    "iamcredentials": ("iamcredentials.googleapis.com",),
+    "sts": ("sts.googleapis.com",),
+    "connectgateway": ("connectgateway.googleapis.com", "*-connectgateway.googleapis.com"),
+    "oauth2": ("oauth2.googleapis.com",),
+    "dns": ("*.gke.goog",),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoogleApi:
+    """The servers that run, and what they know."""
+
+    accounts: Accounts
+    projects: Projects
+    container: Container
+    fleet: Fleet
+    sts: Sts
+    iam: Iam
+    oauth2: OAuth2
+    gateway: ConnectGateway
+    dns: DnsEndpoint
+    authority: Authority
+    roots: Path  # the certificate authority as a file, for SSL_CERT_FILE
+    servers: dict[str, ApiServer] = field(default_factory=dict)
+    requests: list[Asked] = field(default_factory=list)  # of all servers, in order
+    ending: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)  # what is taken back at the end
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """gcloud's overrides of each API's address, and whom to believe."""
+        named = {f"{OVERRIDE}{name.upper()}": server.url for name, server in self.servers.items()}
+        for name in ("dns", "oauth2"):
+            del named[f"{OVERRIDE}{name.upper()}"]
+        token_host = f"{self.servers['oauth2'].url}token"
+        return named | {"CLOUDSDK_AUTH_TOKEN_HOST": token_host, "SSL_CERT_FILE": str(self.roots)}
+
+    @contextlib.contextmanager
+    def proxied(self, kubernetes: Kubernetes | None = None, *, address: str) -> Iterator[dict[str, str]]:
+        """A proxy to all of them by their true names, and the variables that lead there.
+
+        With Kubernetes, also to the public and the private address that ``add`` gives its cluster.
+        """
+        routes = {f"{name}:443": server.where for server in self.servers.values() for name in NAMES[server.name]}
+        if kubernetes:
+            routes |= {f"{name}:443": kubernetes.where for name in (PUBLIC, PRIVATE)}
+        with Proxy(address=address, routes=routes) as proxy:
+            yield {"HTTPS_PROXY": proxy.url, "SSL_CERT_FILE": str(self.roots)}
+
+    def add(
+        self,
+        kubernetes: Kubernetes,
+        name: str,
+        *,
+        project: Project = PROJECT,
+        location: str = "us-central1",
+        public: str = PUBLIC,
+        private: str = "",
+        fleet: str = "",
+        **more: Any,
+    ) -> dict[str, Any]:
+        """Make a real API server a cluster of GKE, and return what the API says of it, which a test may change.
+
+        It takes Google's tokens from now on, has a DNS endpoint, and STS takes the tokens of its service accounts.
+        ``fleet``: the location of its membership, of the same name; empty for none. ``more``: fields of the API.
+        """
+        host = f"gke-{secrets.token_hex(16)}.{location}.gke.goog"
+        made = cluster(
+            name,
+            project=project.id,
+            location=location,
+            root=kubernetes.root,
+            public=public,
+            private=private,
+            dns=host,
+            **more,
+        )
+        self.container.clusters.setdefault(project.id, []).append(made)
+        upstream = Upstream(url=kubernetes.url, root=kubernetes.root)
+        self.dns.clusters[host] = upstream
+        holders = kubernetes.server.reviewer.holders
+        holders.append(self.accounts.holder)
+        self.ending.callback(holders.remove, self.accounts.holder)
+        pool = f"{project.id}.svc.id.goog"
+        issuer = kubernetes.server.issuer
+
+        def verify(token: str) -> str | None:
+            status = kubernetes.review(token, audiences=(pool,))
+            _, _, user = str(status.get("user", {}).get("username", "")).partition("system:serviceaccount:")
+            return f"{pool}[{user.replace(':', '/')}]" if status.get("authenticated") and user else None
+
+        self.sts.providers[f"identitynamespace:{pool}:{issuer}"] = verify
+        if fleet:
+            path = f"projects/{project.id}/locations/{location}/clusters/{name}"
+            row = membership(name, project=project.id, location=fleet, cluster=path, issuer=issuer, pool=pool)
+            self.fleet.memberships.setdefault(project.id, []).append(row)
+            made["fleet"] = {"project": project.number, "membership": f"//gkehub.googleapis.com/{row['name']}"}
+            gateway = f"projects/{project.number}/locations/{fleet}/gkeMemberships/{name}"
+            self.gateway.clusters[gateway] = upstream
+        return made
+
+
+@contextlib.contextmanager
+def running(
+    *,
+    address: str,
+    directory: Path,
+    authority: Authority | None = None,
+    issuer: Issuer | None = None,
+    projects: tuple[Project, ...] = (PROJECT,),
+) -> Iterator[GoogleApi]:
+    """All of them, until the block ends; the folder is for the file of the certificate authority."""
+    authority = authority or Authority(name="google")
+    roots = directory / "google-roots.pem"
+    write(path=roots, content=authority.root)
+    accounts = Accounts(issuer=issuer or Issuer())
+    numbers = {project.number: project.id for project in projects}
+    google = GoogleApi(
+        accounts=accounts,
+        projects=Projects(accounts=accounts, known=list(projects)),
+        container=Container(accounts=accounts, numbers=numbers, clusters={project.id: [] for project in projects}),
+        fleet=Fleet(accounts=accounts, numbers=numbers),
+        sts=Sts(accounts=accounts),
+        iam=Iam(accounts=accounts),
+        oauth2=OAuth2(accounts=accounts),
+        gateway=ConnectGateway(accounts=accounts),
+        dns=DnsEndpoint(accounts=accounts),
+        authority=authority,
+        roots=roots,
+    )
+    for name, api in _apis(google).items():
+        certificate = authority.server(hosts=(address, *hosts(name)))
+        server = ApiServer(name=name, api=api, address=address, certificate=certificate, requests=google.requests)
+        google.servers[name] = server.start()
+    try:
+        with google.ending:
+            yield google
+    finally:
+        # All at once: each needs a moment to notice.
+        with ThreadPoolExecutor(max_workers=len(google.servers)) as pool:
+            list(pool.map(ApiServer.stop, google.servers.values()))
+
+
+def hosts(name: str) -> tuple[str, ...]:
+    """The names that a server's certificate is good for: a wildcard stands for one whole label."""
+    return tuple("*.us-central1.gke.goog" if each == "*.gke.goog" else each for each in _spelled(NAMES[name]))
+
+
+def _spelled(names: tuple[str, ...]) -> Iterator[str]:
+    for name in names:
+        if name.startswith("*-"):
+            yield from (name.replace("*", region) for region in ("us-central1", "europe-west1"))
+        else:
+            yield name
+
+
+def _apis(google: GoogleApi) -> dict[str, Api]:
+    return {
+        "container": google.container,
+        "gkehub": google.fleet,
+        "cloudresourcemanager": google.projects,
+        "iamcredentials": google.iam,
+        "sts": google.sts,
+        "connectgateway": google.gateway,
+        "oauth2": google.oauth2,
+        "dns": google.dns,
+    }

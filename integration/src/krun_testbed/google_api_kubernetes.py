@@ -1,0 +1,92 @@
+"""Google's two fronts of a cluster's API: the Connect gateway, and the DNS endpoint of GKE.
+
+Both stand before a real kube-apiserver, and pass on what they let through with the caller's own token: the API server
+knows Google's tokens by the reviewer that it asks (``kubernetes_tokens``), as GKE's does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from krun_testbed.google_api_messages import Answer, Asked, denied, refused
+from krun_testbed.google_api_tokens import NOBODY, Accounts
+from krun_testbed.kubernetes_client import Client
+
+GATEWAY = re.compile(r"(/v1/projects/(\d+)/locations/([^/]+)/(gkeMemberships|memberships)/([^/]+))(/.*)?")
+HOPS = frozenset({"host", "connection", "content-length", "x-goog-user-project"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upstream:
+    """A cluster's API server."""
+
+    url: str
+    root: bytes = field(repr=False)
+
+    def forward(self, asked: Asked, *, target: str) -> Answer:
+        """Ask it the same."""
+        connection = Client(url=self.url, root=self.root).connection()
+        headers = {name: value for name, value in asked.headers.items() if name not in HOPS}
+        try:
+            connection.request(asked.method, target, body=asked.body or None, headers=headers)
+            response = connection.getresponse()
+            return Answer(status=response.status, body=response.read(), headers=dict(response.getheaders()))
+        finally:
+            connection.close()
+
+
+@dataclass(kw_only=True)
+class ConnectGateway:
+    """``clusters`` maps names of memberships (projects/NUMBER/locations/L/gkeMemberships/M) to API servers."""
+
+    accounts: Accounts
+    clusters: dict[str, Upstream] = field(default_factory=dict)
+
+    def __call__(self, asked: Asked) -> Answer:
+        """Answer one request."""
+        found = GATEWAY.fullmatch(asked.path)
+        if found is None:
+            # A project's id in place of its number is one of these.
+            raise refused("NOT_FOUND", "Requested entity was not found.")
+        name = found[1].removeprefix("/v1/")
+        permission = "gkehub.gateway.get" if asked.method == "GET" else "gkehub.gateway.post"
+        self.accounts.caller(asked, permission=permission, resource=name)
+        upstream = self.clusters.get(name)
+        if upstream is None:
+            raise refused("NOT_FOUND", f"Resource '{name}' was not found")
+        return upstream.forward(asked, target=asked.target.removeprefix(found[1]) or "/")
+
+
+@dataclass(kw_only=True)
+class DnsEndpoint:
+    """``clusters`` maps host names (gke-….REGION.gke.goog) to API servers."""
+
+    accounts: Accounts
+    clusters: dict[str, Upstream] = field(default_factory=dict)
+    takes_kubernetes_tokens: set[str] = field(default_factory=set)  # names with enableK8sTokensViaDns
+
+    def __call__(self, asked: Asked) -> Answer:
+        """Answer one request."""
+        name = asked.headers.get("host", "").partition(":")[0]
+        upstream = self.clusters.get(name)
+        if upstream is None:
+            raise refused("NOT_FOUND", "Requested entity was not found.")
+        is_google = asked.bearer in self.accounts.grants
+        if not is_google and name not in self.takes_kubernetes_tokens:
+            raise refused("UNAUTHENTICATED", NOBODY, reason="ACCESS_TOKEN_TYPE_UNSUPPORTED")
+        if is_google:
+            self._check(asked, name=name)
+        return upstream.forward(asked, target=asked.target)
+
+    def _check(self, asked: Asked, *, name: str) -> None:
+        if self.accounts.holder(asked.bearer) is None:
+            raise refused("UNAUTHENTICATED", NOBODY, reason="ACCESS_TOKEN_EXPIRED")
+        if not self.accounts.may(str(self.accounts.holder(asked.bearer)), "container.clusters.connect"):
+            raise denied("container.clusters.connect", name)
+
+
+def upstreams(*names: str, url: str, root: bytes) -> Mapping[str, Upstream]:
+    """The same API server behind several names."""
+    return {name: Upstream(url=url, root=root) for name in names}

@@ -1,0 +1,504 @@
+"""The stand-ins for Google's APIs: their answers, whom they refuse and how, and what goes wrong on demand."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from krun_testbed import google_api_faults as faults
+from krun_testbed.certificates import Authority
+from krun_testbed.google_api import PROJECT, GoogleApi
+from krun_testbed.google_api_container import cluster
+from krun_testbed.google_api_fleet import membership
+from krun_testbed.google_api_metadata import metadata_server
+from krun_testbed.kubernetes import Kubernetes
+
+pytestmark = pytest.mark.loopback
+
+EMAIL = "workload@demo-project.iam.gserviceaccount.com"
+OTHER = "other@demo-project.iam.gserviceaccount.com"
+CLUSTERS = "/v1/projects/demo-project/locations/-/clusters"
+FORM = "application/x-www-form-urlencoded"
+
+
+class Client:
+    """Asks the servers with a token, and remembers the headers of the last answer."""
+
+    def __init__(self, google: GoogleApi) -> None:
+        self.google = google
+        self.token = google.accounts.access_token(EMAIL)
+        self.headers: dict[str, str] = {}
+
+    def ask(
+        self,
+        api: str,
+        path: str,
+        *,
+        method: str = "GET",
+        body: object = None,
+        kind: str = "application/json",
+        timeout: float = 10,
+        **headers: str,
+    ) -> tuple[int, Any]:
+        host, port = self.google.servers[api].where()
+        trust = ssl.create_default_context(cafile=self.google.roots)
+        connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=trust)
+        whole = {"Authorization": f"Bearer {self.token}", "Content-Type": kind} | headers
+        text = urlencode(body) if kind == FORM and isinstance(body, dict) else json.dumps(body) if body else None
+        with contextlib.closing(connection):
+            connection.request(method, path, body=text, headers={k: v for k, v in whole.items() if v})
+            response = connection.getresponse()
+            answer = response.read()
+            self.headers = {name.lower(): value for name, value in response.getheaders()}
+            return response.status, json.loads(answer) if answer.startswith(b"{") else answer.decode()
+
+    def post(self, api: str, path: str, body: object, *, kind: str = "application/json") -> tuple[int, Any]:
+        return self.ask(api, path, method="POST", body=body, kind=kind)
+
+    def refusal(self, api: str, path: str, **more: Any) -> tuple[int, str, str]:
+        """Code, status and reason of Google's error."""
+        code, answer = self.ask(api, path, **more)
+        error = answer["error"]
+        assert error["code"] == code
+        assert error["message"]
+        return code, error["status"], error.get("details", [{"reason": ""}])[0]["reason"]
+
+
+@pytest.fixture
+def client(google: GoogleApi) -> Client:
+    return Client(google)
+
+
+def claims(token: str) -> dict[str, Any]:
+    middle = token.split(".")[1]
+    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
+    return found
+
+
+def add_clusters(google: GoogleApi, *names: str) -> None:
+    rows = google.container.clusters["demo-project"]
+    rows += [cluster(name, project="demo-project", root=b"PEM", public="203.0.113.7") for name in names]
+
+
+def test_clusters_are_listed_and_shown_as_gke_does(google: GoogleApi, client: Client) -> None:
+    assert client.ask("container", CLUSTERS) == (200, {})
+    add_clusters(google, "one", "two")
+    google.container.missing_zones.append("us-central1-c")
+    status, found = client.ask("container", CLUSTERS)
+    assert (status, [row["name"] for row in found["clusters"]]) == (200, ["one", "two"])
+    assert found["missingZones"] == ["us-central1-c"]
+    # A project's number and its id are the same to it; a location leaves others out.
+    assert client.ask("container", CLUSTERS.replace("demo-project", PROJECT.number))[1] == found
+    assert client.ask("container", CLUSTERS.replace("/-/", "/europe-west1/"))[1] == {"missingZones": ["us-central1-c"]}
+    one = client.ask("container", "/v1/projects/demo-project/locations/us-central1/clusters/one")[1]
+    assert one == found["clusters"][0]
+    assert base64.b64decode(one["masterAuth"]["clusterCaCertificate"]) == b"PEM"
+
+
+def test_a_mask_of_fields_leaves_out_the_rest_and_may_not_be_wrong(google: GoogleApi, client: Client) -> None:
+    add_clusters(google, "one")
+    mask = "clusters(name,masterAuth/clusterCaCertificate,privateClusterConfig(publicEndpoint)),missingZones"
+    found = client.ask("container", f"{CLUSTERS}?fields={mask}")[1]
+    assert found == {
+        "clusters": [
+            {
+                "name": "one",
+                "masterAuth": {"clusterCaCertificate": base64.b64encode(b"PEM").decode()},
+                "privateClusterConfig": {"publicEndpoint": "203.0.113.7"},
+            }
+        ]
+    }
+    one = "/v1/projects/demo-project/locations/us-central1/clusters/one"
+    assert client.ask("container", f"{one}?fields=location,status")[1] == {
+        "location": "us-central1",
+        "status": "RUNNING",
+    }
+    for wrong in ("clusters(nam)", "clusters(name", "clusters(masterAuth/x)", "name", "a;b"):
+        assert client.refusal("container", f"{CLUSTERS}?fields={wrong}")[:2] == (400, "INVALID_ARGUMENT"), wrong
+
+
+@pytest.mark.parametrize(
+    ("api", "path", "permission"),
+    [
+        ("container", CLUSTERS, "container.clusters.list"),
+        ("container", f"{CLUSTERS}/c", "container.clusters.get"),
+        ("gkehub", "/v1/projects/demo-project/locations/-/memberships", "gkehub.memberships.list"),
+        ("cloudresourcemanager", "/v3/projects/demo-project", "resourcemanager.projects.get"),
+        ("connectgateway", "/v1/projects/1/locations/global/gkeMemberships/m/version", "gkehub.gateway.get"),
+    ],
+)
+def test_who_has_no_token_or_no_permission_is_refused_in_googles_form(
+    google: GoogleApi, client: Client, api: str, path: str, permission: str
+) -> None:
+    good = client.token
+    client.token = "ya29.unknown"
+    assert client.refusal(api, path) == (401, "UNAUTHENTICATED", "ACCESS_TOKEN_TYPE_UNSUPPORTED")
+    assert client.refusal(api, path, Authorization="") == (401, "UNAUTHENTICATED", "CREDENTIALS_MISSING")
+    client.token = google.accounts.access_token(EMAIL, life=-1)
+    assert client.refusal(api, path) == (401, "UNAUTHENTICATED", "ACCESS_TOKEN_EXPIRED")
+    client.token = google.accounts.access_token(EMAIL, scopes="https://www.googleapis.com/auth/devstorage.read_only")
+    assert client.refusal(api, path) == (403, "PERMISSION_DENIED", "ACCESS_TOKEN_SCOPE_INSUFFICIENT")
+    client.token = good
+    google.accounts.forbidden.add((EMAIL, permission))
+    assert client.refusal(api, path) == (403, "PERMISSION_DENIED", "IAM_PERMISSION_DENIED")
+
+
+def test_a_quota_project_takes_a_permission_of_its_own(google: GoogleApi, client: Client) -> None:
+    headers = {"X-Goog-User-Project": "demo-project"}
+    assert client.ask("container", CLUSTERS, **headers)[0] == 200
+    google.accounts.forbidden.add(("*", "serviceusage.services.use"))
+    assert client.ask("container", CLUSTERS)[0] == 200
+    assert client.refusal("container", CLUSTERS, **headers) == (403, "PERMISSION_DENIED", "USER_PROJECT_DENIED")
+
+
+def test_what_is_not_there_is_not_found(client: Client) -> None:
+    for path in (f"{CLUSTERS}/none", CLUSTERS.replace("demo-project", "none"), "/v1/projects/demo-project/cluster/one"):
+        assert client.refusal("container", path)[:2] == (404, "NOT_FOUND")
+    memberships = "/v1/projects/demo-project/locations/global/memberships"
+    assert client.refusal("gkehub", f"{memberships}/none")[:2] == (404, "NOT_FOUND")
+    # The resource manager does not tell.
+    assert client.refusal("cloudresourcemanager", "/v3/projects/none")[:2] == (403, "PERMISSION_DENIED")
+
+
+def test_memberships_are_listed_and_shown(google: GoogleApi, client: Client) -> None:
+    path = "projects/demo-project/locations/us-central1/clusters/one"
+    rows = [
+        membership("one", project="demo-project", cluster=path, issuer="https://x", pool="demo-project.svc.id.goog")
+    ]
+    rows.append(membership("attached", project="demo-project", location="europe-west1"))
+    google.fleet.memberships["demo-project"] = rows
+    base = "/v1/projects/demo-project/locations"
+    assert client.ask("gkehub", f"{base}/-/memberships")[1] == {"resources": rows}
+    assert client.ask("gkehub", f"{base}/europe-west1/memberships")[1] == {"resources": rows[1:]}
+    one = client.ask("gkehub", f"{base}/global/memberships/one")[1]
+    assert one["endpoint"]["gkeCluster"]["resourceLink"] == f"//container.googleapis.com/{path}"
+    google.fleet.unreachable.append("asia-east1")
+    assert client.ask("gkehub", f"{base}/-/memberships")[1]["unreachable"] == ["asia-east1"]
+
+
+def test_a_project_has_its_number_in_both_versions(client: Client) -> None:
+    for name in (PROJECT.id, PROJECT.number):
+        new = client.ask("cloudresourcemanager", f"/v3/projects/{name}")[1]
+        old = client.ask("cloudresourcemanager", f"/v1/projects/{name}")[1]
+        assert (new["name"], new["projectId"]) == (f"projects/{PROJECT.number}", PROJECT.id)
+        assert (old["projectNumber"], old["projectId"]) == (PROJECT.number, PROJECT.id)
+
+
+@pytest.mark.parametrize("kind", [FORM, "application/json"])
+def test_sts_exchanges_a_token_that_its_provider_trusts(google: GoogleApi, client: Client, kind: str) -> None:
+    google.sts.providers["identitynamespace:p:i"] = lambda token: f"p[{token}]" if token == "ns/sa" else None
+    names = ("grant_type", "requested_token_type", "subject_token_type", "subject_token", "audience")
+    camel = ("grantType", "requestedTokenType", "subjectTokenType", "subjectToken", "audience")
+    types = "urn:ietf:params:oauth:token-type:"
+    values = ("urn:ietf:params:oauth:grant-type:token-exchange", f"{types}access_token", f"{types}jwt", "ns/sa")
+    form = dict(zip(names if kind == FORM else camel, (*values, "identitynamespace:p:i"), strict=True))
+    status, found = client.post("sts", "/v1/token", form, kind=kind)
+    assert (status, found["token_type"], found["issued_token_type"]) == (200, "Bearer", f"{types}access_token")
+    assert google.accounts.holder(found["access_token"]) == "p[ns/sa]"
+    assert google.accounts.grants[found["access_token"]].way == "sts"
+    token = "subject_token" if kind == FORM else "subjectToken"
+    wrong = {token: "other", "audience": "identitynamespace:q:i", names[0] if kind == FORM else camel[0]: "x"}
+    for name, error in zip(wrong, ("invalid_grant", "invalid_target", "unsupported_grant_type"), strict=True):
+        status, found = client.post("sts", "/v1/token", form | {name: wrong[name]}, kind=kind)
+        assert (status, found["error"]) == (400, error)
+    assert client.post("sts", "/v1/token", {"audience": "x"}, kind=kind)[1]["error"] == "invalid_request"
+
+
+def test_an_account_is_acted_for_by_who_may(google: GoogleApi, client: Client) -> None:
+    base = f"/v1/projects/-/serviceAccounts/{OTHER}"
+    asked = {"scope": ["https://www.googleapis.com/auth/cloud-platform"], "lifetime": "1800s"}
+    assert client.post("iamcredentials", f"{base}:generateAccessToken", asked)[0] == 403
+    google.accounts.actors[OTHER] = {EMAIL}
+    status, found = client.post("iamcredentials", f"{base}:generateAccessToken", asked)
+    assert status == 200
+    assert google.accounts.holder(found["accessToken"]) == OTHER
+    assert found["expireTime"].endswith("Z")
+    assert client.post("iamcredentials", f"{base}:generateAccessToken", asked | {"lifetime": "7200s"})[0] == 400
+    assert client.post("iamcredentials", f"{base}:generateAccessToken", {})[0] == 400
+    status, found = client.post(
+        "iamcredentials", f"{base}:generateIdToken", {"audience": "https://x", "includeEmail": True}
+    )
+    assert (claims(found["token"])["aud"], claims(found["token"])["email"]) == ("https://x", OTHER)
+    assert client.post("iamcredentials", f"{base}:generateIdToken", {})[0] == 400
+
+
+def test_delegates_are_a_chain_each_of_whom_may_act_for_the_next(google: GoogleApi, client: Client) -> None:
+    google.accounts.actors |= {"middle@x": {EMAIL}, OTHER: {"middle@x"}}
+    path = f"/v1/projects/-/serviceAccounts/{OTHER}:generateIdToken"
+    asked = {"audience": "a", "includeEmail": True}
+    assert client.post("iamcredentials", path, asked)[0] == 403
+    chain = {"delegates": ["projects/-/serviceAccounts/middle@x"]}
+    assert client.post("iamcredentials", path, asked | chain)[0] == 200
+
+
+def test_a_service_accounts_key_gets_both_kinds_of_token(google: GoogleApi, client: Client) -> None:
+    uri = f"{google.servers['oauth2'].url}token"
+    file = google.oauth2.service_account(EMAIL, project="demo-project", token_uri=uri)
+    grant = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer"}
+    scope = assertion(file, scope="https://www.googleapis.com/auth/cloud-platform")
+    status, found = client.post("oauth2", "/token", grant | {"assertion": scope}, kind=FORM)
+    assert (status, google.accounts.holder(found["access_token"])) == (200, EMAIL)
+    target = assertion(file, target_audience="https://x")
+    found = client.post("oauth2", "/token", grant | {"assertion": target}, kind=FORM)[1]
+    assert claims(found["id_token"])["aud"] == "https://x"
+    for wrong in (scope[:-8], assertion(file | {"client_email": OTHER}, scope="x"), "x"):
+        status, found = client.post("oauth2", "/token", grant | {"assertion": wrong}, kind=FORM)
+        assert (status, found["error"]) == (400, "invalid_grant")
+
+
+def assertion(file: dict[str, str], **more: str) -> str:
+    """What a client library signs with the key of a service account's file."""
+    now = int(time.time())
+    said = {"iss": file["client_email"], "aud": file["token_uri"], "iat": now, "exp": now + 3600, **more}
+    parts = [{"alg": "RS256", "typ": "JWT", "kid": file["private_key_id"]}, said]
+    signed = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
+    key = serialization.load_pem_private_key(file["private_key"].encode(), password=None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    signature = key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+    return f"{signed}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
+
+
+def test_a_users_login_gets_an_access_token_and_an_id_token_of_gcloud_only(google: GoogleApi, client: Client) -> None:
+    file = google.oauth2.login("person@example.com")
+    asked = {"grant_type": "refresh_token"} | {k: file[k] for k in ("client_id", "client_secret", "refresh_token")}
+    status, found = client.post("oauth2", "/token", asked, kind=FORM)
+    assert (status, google.accounts.holder(found["access_token"])) == (200, "person@example.com")
+    assert claims(found["id_token"])["aud"] == file["client_id"]
+    assert client.post("oauth2", "/token", asked | {"refresh_token": "x"}, kind=FORM)[1]["error"] == "invalid_grant"
+    assert client.post("oauth2", "/token", asked | {"client_id": "x"}, kind=FORM)[1]["error"] == "invalid_client"
+
+
+def test_the_metadata_servers_tokens_are_known_to_the_apis(google: GoogleApi, client: Client, address: str) -> None:
+    def get(where: str, path: str) -> tuple[str, str]:
+        connection = http.client.HTTPConnection(where, timeout=10)
+        with contextlib.closing(connection):
+            account = "/computeMetadata/v1/instance/service-accounts/default"
+            connection.request("GET", f"{account}/{path}", headers={"Metadata-Flavor": "Google"})
+            response = connection.getresponse()
+            return response.read().decode(), response.headers["Server"]
+
+    narrow = "https://www.googleapis.com/auth/container.read-only"
+    servers = {
+        "cloud-run": "Metadata Server for Serverless",
+        "gke": "GKE Metadata Server",
+        "vm": "Metadata Server for VM",
+    }
+    for platform, product in servers.items():
+        with metadata_server(google.accounts, address=address, platform=platform) as server:
+            text, shown = get(server.address, f"token?scopes={narrow}")
+            assert shown == product
+            client.token = json.loads(text)["access_token"]
+            # A machine's scopes are its own, whatever is asked for.
+            scopes = google.accounts.grants[client.token].scopes
+            assert (scopes == (narrow,)) == (platform == "cloud-run")
+            assert client.ask("container", CLUSTERS)[0] == 200
+            identity, _ = get(server.address, "identity?audience=https://x")
+            assert claims(identity)["email"] == json.loads(get(server.address, "?recursive=true")[0])["email"]
+
+
+def test_every_request_is_written_down(google: GoogleApi, client: Client) -> None:
+    client.ask("container", f"{CLUSTERS}?fields=clusters(name)", **{"X-Goog-User-Project": "p"})
+    client.post("sts", "/v1/token", {"audience": "a b"}, kind=FORM)
+    listed, exchanged = google.requests
+    assert (listed.api, listed.method, listed.path) == ("container", "GET", CLUSTERS)
+    assert listed.query == {"fields": "clusters(name)"}
+    assert (listed.bearer, listed.headers["x-goog-user-project"]) == (client.token, "p")
+    assert exchanged.fields == {"audience": "a b"}
+    assert google.servers["sts"].requests == [exchanged]
+
+
+def test_errors_on_demand_are_counted_and_are_of_one_path(google: GoogleApi, client: Client) -> None:
+    server = google.servers["container"]
+    server.faults.append(faults.status(503, path="/clusters$", times=2))
+    server.faults.append(faults.status(429, "Quota exceeded.", times=1, headers={"Retry-After": "7"}))
+    assert client.refusal("container", CLUSTERS)[:2] == (503, "UNAVAILABLE")
+    assert client.refusal("container", CLUSTERS)[:2] == (503, "UNAVAILABLE")
+    assert client.refusal("container", CLUSTERS)[:2] == (429, "RESOURCE_EXHAUSTED")
+    assert client.headers["retry-after"] == "7"
+    assert client.ask("container", CLUSTERS)[0] == 200
+    server.faults.append(faults.status(500, path="/other"))
+    assert client.ask("container", CLUSTERS)[0] == 200
+    server.faults[:] = [faults.disabled("container.googleapis.com", project="demo-project")]
+    assert client.refusal("container", CLUSTERS) == (403, "PERMISSION_DENIED", "SERVICE_DISABLED")
+    server.faults[:] = [faults.malformed()]
+    assert client.ask("container", CLUSTERS) == (200, "<html>502 Bad Gateway</html>")
+    server.faults[:] = [faults.redirect("https://elsewhere.example/v1/token")]
+    assert client.ask("container", CLUSTERS)[0] == 302
+    assert client.headers["location"] == "https://elsewhere.example/v1/token"
+
+
+def test_connections_on_demand_are_slow_or_silent_or_end_early(google: GoogleApi, client: Client) -> None:
+    server = google.servers["container"]
+    server.faults.append(faults.slow(0.2, times=1))
+    started = time.monotonic()
+    assert client.ask("container", CLUSTERS)[0] == 200
+    assert time.monotonic() - started >= 0.2
+    server.faults[:] = [faults.hang()]
+    with pytest.raises(TimeoutError):
+        client.ask("container", CLUSTERS, timeout=0.3)
+    server.faults[:] = [faults.cut()]
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError, ssl.SSLError)):
+        client.ask("container", CLUSTERS)
+    add_clusters(google, "one")
+    server.faults[:] = [faults.cut(after=10)]
+    with pytest.raises(http.client.IncompleteRead):
+        client.ask("container", CLUSTERS)
+
+
+def test_a_server_is_down_for_a_while_at_the_same_address(google: GoogleApi, client: Client) -> None:
+    server = google.servers["sts"]
+    with server.down(), pytest.raises(ConnectionRefusedError):
+        client.ask("sts", "/v1/token")
+    assert client.ask("sts", "/v1/token")[0] == 404
+
+
+def test_a_certificate_of_another_host_or_authority_is_shown_on_demand(google: GoogleApi, client: Client) -> None:
+    server = google.servers["sts"]
+    host = server.where()[0]
+    wrong = {
+        "another host": google.authority.server(hosts=("elsewhere.example",)),
+        "another authority": Authority().server(hosts=(host,)),
+    }
+    for what, certificate in wrong.items():
+        with server.certified(certificate), pytest.raises(ssl.SSLCertVerificationError):
+            client.ask("sts", "/v1/token")
+        assert server.requests == [], what
+    assert client.ask("sts", "/v1/token")[0] == 404
+
+
+def test_gclouds_own_variables_lead_to_the_servers(google: GoogleApi) -> None:
+    environment = google.environment
+    assert environment["SSL_CERT_FILE"] == str(google.roots)
+    for name in ("CONTAINER", "GKEHUB", "CLOUDRESOURCEMANAGER", "IAMCREDENTIALS", "STS", "CONNECTGATEWAY"):
+        url = environment[f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{name}"]
+        assert url == google.servers[name.lower()].url
+        assert url.endswith("/")
+    assert environment["CLOUDSDK_AUTH_TOKEN_HOST"] == f"{google.servers['oauth2'].url}token"
+
+
+@contextlib.contextmanager
+def through(proxy: str, host: str, *, roots: str | bytes) -> Iterator[http.client.HTTPSConnection]:
+    """A connection to a true name, as a client with HTTPS_PROXY makes it."""
+    where = urlsplit(proxy)
+    trust = ssl.create_default_context(
+        cadata=roots.decode() if isinstance(roots, bytes) else None, cafile=roots if isinstance(roots, str) else None
+    )
+    connection = http.client.HTTPSConnection(where.hostname or "", where.port, timeout=10, context=trust)
+    connection.set_tunnel(host, 443)
+    with contextlib.closing(connection):
+        yield connection
+
+
+def test_a_proxy_leads_to_them_by_their_true_names_and_to_nobody_else(
+    google: GoogleApi, client: Client, address: str
+) -> None:
+    headers = {"Authorization": f"Bearer {client.token}"}
+    with google.proxied(address=address) as environment:
+        proxy = environment["HTTPS_PROXY"]
+        for host in ("container.googleapis.com", "us-central1-connectgateway.googleapis.com", "sts.googleapis.com"):
+            with through(proxy, host, roots=environment["SSL_CERT_FILE"]) as connection:
+                connection.request("GET", CLUSTERS, headers=headers)
+                assert connection.getresponse().status in (200, 404)
+        assert [asked.api for asked in google.requests] == ["container", "connectgateway", "sts"]
+        with (
+            through(proxy, "example.com", roots=environment["SSL_CERT_FILE"]) as connection,
+            pytest.raises(OSError, match="403"),
+        ):
+            connection.request("GET", "/")
+
+
+SELF = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+
+
+def who(answer: Any) -> str:
+    return str(answer["status"]["userInfo"]["username"])
+
+
+@pytest.mark.kubernetes
+def test_a_cluster_takes_googles_tokens_straight_and_by_both_fronts(
+    google: GoogleApi, client: Client, kubernetes: Kubernetes
+) -> None:
+    made = google.add(kubernetes, "demo", fleet="global")
+    assert client.ask("container", CLUSTERS)[1]["clusters"] == [made]
+    assert base64.b64decode(made["masterAuth"]["clusterCaCertificate"]) == kubernetes.root
+    assert who(kubernetes.caller(client.token).create(SELF, {})) == EMAIL
+    host = made["controlPlaneEndpointsConfig"]["dnsEndpointConfig"]["endpoint"]
+    status, answer = client.ask("dns", SELF, method="POST", body={"kind": "SelfSubjectReview"}, Host=host)
+    assert (status, who(answer)) == (201, EMAIL)
+    gateway = f"/v1/projects/{PROJECT.number}/locations/global/gkeMemberships/demo"
+    status, answer = client.post("connectgateway", f"{gateway}{SELF}", {"kind": "SelfSubjectReview"})
+    assert (status, who(answer)) == (201, EMAIL)
+    # What the API server refuses comes back as it said it.
+    path = f"{gateway}/api/v1/nodes?limit=1"
+    assert client.ask("connectgateway", path)[1]["reason"] == "Forbidden"
+    assert client.refusal("connectgateway", path.replace(PROJECT.number, PROJECT.id))[0] == 404
+
+
+@pytest.mark.kubernetes
+def test_the_dns_endpoint_takes_no_tokens_of_the_cluster_unless_it_is_told_to(
+    google: GoogleApi, client: Client, kubernetes: Kubernetes, namespace: str
+) -> None:
+    made = google.add(kubernetes, "demo")
+    host = made["controlPlaneEndpointsConfig"]["dnsEndpointConfig"]["endpoint"]
+    client.token = kubernetes.token("default", namespace=namespace)
+    assert client.refusal("dns", "/api/v1/nodes", Host=host)[0] == 401
+    google.dns.takes_kubernetes_tokens.add(host)
+    assert client.ask("dns", "/api/v1/nodes", Host=host)[1]["reason"] == "Forbidden"
+    client.token = google.accounts.access_token(EMAIL)
+    google.accounts.forbidden.add((EMAIL, "container.clusters.connect"))
+    assert client.refusal("dns", "/version", Host=host)[0] == 403
+
+
+@pytest.mark.kubernetes
+def test_a_service_account_of_the_cluster_becomes_one_of_google(
+    google: GoogleApi, client: Client, kubernetes: Kubernetes, namespace: str
+) -> None:
+    google.add(kubernetes, "demo")
+    pool = "demo-project.svc.id.goog"
+    types = "urn:ietf:params:oauth:token-type:"
+    form = {
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "audience": f"identitynamespace:{pool}:{kubernetes.server.issuer}",
+        "requested_token_type": f"{types}access_token",
+        "subject_token_type": f"{types}jwt",
+        "subject_token": kubernetes.token("default", namespace=namespace, audiences=(pool,)),
+    }
+    status, found = client.post("sts", "/v1/token", form, kind=FORM)
+    assert (status, google.accounts.holder(found["access_token"])) == (200, f"{pool}[{namespace}/default]")
+    google.accounts.actors[EMAIL] = {f"{pool}[{namespace}/default]"}
+    client.token = found["access_token"]
+    path = f"/v1/projects/-/serviceAccounts/{EMAIL}:generateIdToken"
+    assert client.post("iamcredentials", path, {"audience": "a", "includeEmail": True})[0] == 200
+    # A token for another audience is not one for Google.
+    form["subject_token"] = kubernetes.token("default", namespace=namespace)
+    assert client.post("sts", "/v1/token", form, kind=FORM)[1]["error"] == "invalid_grant"
+
+
+@pytest.mark.kubernetes
+def test_a_proxy_leads_to_the_clusters_own_addresses(
+    google: GoogleApi, client: Client, kubernetes: Kubernetes, address: str
+) -> None:
+    made = google.add(kubernetes, "demo", private="10.128.0.10")
+    headers = {"Authorization": f"Bearer {client.token}"}
+    with google.proxied(kubernetes, address=address) as environment:
+        proxy = environment["HTTPS_PROXY"]
+        addresses = made["controlPlaneEndpointsConfig"]["ipEndpointsConfig"]
+        for host in (addresses["publicEndpoint"], addresses["privateEndpoint"]):
+            with through(proxy, host, roots=kubernetes.root) as connection:
+                connection.request("GET", "/api/v1/nodes", headers=headers)
+                assert connection.getresponse().status == 403
+        name = made["controlPlaneEndpointsConfig"]["dnsEndpointConfig"]["endpoint"]
+        with through(proxy, name, roots=environment["SSL_CERT_FILE"]) as connection:
+            connection.request("GET", "/api/v1/nodes", headers=headers)
+            assert connection.getresponse().status == 403
