@@ -111,11 +111,13 @@ def _output(argv: Sequence[str], *, environ: Mapping[str, str], seconds: float) 
     with process:
         try:
             out, said = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            return None, "", ""
-        finally:
+        except BaseException as error:
+            # It is not reaped yet, so that the group is still its own.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            return None, "", ""
     return process.returncode, out.decode(errors="replace"), said.decode(errors="replace")
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from krun_discover import errors, token_options
+
+if TYPE_CHECKING:
+    from krun_discover.token_mint import Mint
 
 EPILOG = """\b
 Variables:
@@ -68,7 +71,8 @@ def kubernetes(
 ) -> None:
     """A token of a Kubernetes service account, by its cluster's TokenRequest.
 
-    The cluster is that of KUBECONFIG, or the one that we run in. It takes the right to create serviceaccounts/token.
+    The cluster is that of KUBECONFIG or ~/.kube/config, or the one that we run in. It takes the right to create
+    serviceaccounts/token.
 
     \b
     Example:
@@ -81,7 +85,7 @@ def kubernetes(
         environ=os.environ,
         context=cluster_context or "",
         namespace=namespace or "",
-        account=service_account,
+        account_name=service_account,
         audiences=audience,
         seconds=expiration,
     )
@@ -120,7 +124,7 @@ def access(*, scope: tuple[str, ...], **flags: Any) -> None:
     _deliver(token_mint.Google(environ=os.environ, scopes=scope), options)
 
 
-def _deliver(mint: Any, options: token_options.Options) -> None:
+def _deliver(mint: Mint, options: token_options.Options) -> None:
     from krun_discover import token_delivery
 
     token_delivery.deliver(mint, options)

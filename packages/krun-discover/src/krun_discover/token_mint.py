@@ -5,10 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from krun_discover.issued import Token
 from krun_discover.web import Web
+
+if TYPE_CHECKING:
+    from krun_discover.google_tokens import GoogleTokens
+    from krun_discover.kube_target import Target
+    from krun_discover.token_cache import Key, TokenCache
 
 
 class Mint(Protocol):
@@ -32,23 +37,82 @@ class Google:
 
     def mint(self, *, seconds: float, is_new: bool) -> Token:
         """See Mint."""
-        from krun_discover import token_cache
-        from krun_discover.google_source import SCOPES
-        from krun_discover.google_tokens import GoogleTokens
-
-        cache = None if is_new else token_cache.TokenCache(folder=token_cache.folder(self.environ))
         web = Web(deadline=time.monotonic() + seconds, environ=self.environ)
-        tokens = GoogleTokens(web=web, environ=self.environ, cache=cache)
+        tokens = _google(web, environ=self.environ, cache=_cache(self.environ, is_new=is_new))
         try:
             if self.audience:
                 return tokens.identity(self.audience)
-            return tokens.access(tuple(self.scopes) or SCOPES)
+            return tokens.access(tuple(self.scopes)) if self.scopes else tokens.access()
         finally:
-            self._lines = [f"{one.source}: {one.outcome}" for one in tokens.tried] + _asked(web)
+            self._lines = _tried(tokens) + _asked(web)
 
     def account(self) -> list[str]:
         """See Mint."""
         return self._lines
+
+
+@dataclass(kw_only=True)
+class Kubernetes:
+    """A token of a service account; ``namespace`` may be empty, ``seconds`` is the life that is asked for."""
+
+    environ: Mapping[str, str]
+    context: str
+    namespace: str
+    account_name: str
+    audiences: tuple[str, ...]
+    seconds: int
+    _lines: list[str] = field(default_factory=list)
+
+    def mint(self, *, seconds: float, is_new: bool) -> Token:
+        """See Mint."""
+        from krun_discover import kube_find
+        from krun_discover.kube import Cluster
+
+        web = Web(deadline=time.monotonic() + seconds, environ=self.environ)
+        # Who asks may be known by a token of Google's, which others use too.
+        google = _google(web, environ=self.environ, cache=_cache(self.environ, is_new=False))
+        try:
+            target = kube_find.find(self.environ, context=self.context, google=google.access)
+            namespace = self.namespace or target.namespace or "default"
+            self._lines = [f"{target.source}, {target.server}: namespace {namespace}, account {self.account_name}"]
+            cluster = Cluster(web=web, target=target)
+
+            def mint() -> Token:
+                return cluster.mint_token(
+                    namespace=namespace, account=self.account_name, audiences=self.audiences, seconds=self.seconds
+                )
+
+            cache = _cache(self.environ, is_new=is_new)
+            return cache.through(self._key(target, namespace=namespace), mint) if cache else mint()
+        finally:
+            self._lines += _tried(google) + _asked(web)
+
+    def account(self) -> list[str]:
+        """See Mint."""
+        return self._lines
+
+    def _key(self, target: Target, *, namespace: str) -> Key:
+        """Of the account, whoever asks for it; a cluster that is made anew at an old address is another one."""
+        from krun_discover.token_cache import Key
+
+        principal = "\n".join([target.server, target.tls.roots, namespace, self.account_name])
+        return Key(kind="kubernetes", audience="\n".join([*self.audiences, str(self.seconds)]), principal=principal)
+
+
+def _google(web: Web, *, environ: Mapping[str, str], cache: TokenCache | None) -> GoogleTokens:
+    from krun_discover.google_tokens import GoogleTokens
+
+    return GoogleTokens(web=web, environ=environ, cache=cache)
+
+
+def _cache(environ: Mapping[str, str], *, is_new: bool) -> TokenCache | None:
+    from krun_discover import token_cache
+
+    return None if is_new else token_cache.TokenCache(folder=token_cache.folder(environ))
+
+
+def _tried(google: GoogleTokens) -> list[str]:
+    return [f"{one.source}: {one.outcome}" for one in google.tried]
 
 
 def _asked(web: Web) -> list[str]:

@@ -1,0 +1,562 @@
+"""Google's tokens, from each source that a machine may have, against Google's endpoints on loopback."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from krun_discover import token_claims
+from krun_discover.errors import Denied, Failure, Misconfigured, Unreachable
+from krun_discover.google_tokens import GoogleTokens
+from krun_discover.issued import Token
+from krun_discover.token_cache import TokenCache
+from krun_discover.web import Web
+from krun_testbed import google_api, google_api_faults
+from krun_testbed.addresses import loopback
+from krun_testbed.certificates import Authority
+from krun_testbed.google_api import GoogleApi
+from krun_testbed.google_api_messages import Asked
+from krun_testbed.google_api_metadata import metadata_server
+from krun_testbed.metadata import MetadataServer
+from krun_testbed.web_peers import answer, web_peer
+
+pytestmark = pytest.mark.loopback
+
+AUDIENCE = "https://web-123.us-central1.run.app"
+ROBOT = "robot@demo-project.iam.gserviceaccount.com"
+TARGET = "target@demo-project.iam.gserviceaccount.com"
+MIDDLE = "middle@demo-project.iam.gserviceaccount.com"
+POOL = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/pool/providers/there"
+GKE = "identitynamespace:demo-project.svc.id.goog:https://issuer.example"
+SUBJECT = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJzeXN0ZW06c2VydmljZWFjY291bnQ6ZGVtbzp3ZWIiLCJpc3MiOiJtZSJ9.canary"
+
+
+@pytest.fixture(scope="module")
+def apis(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[GoogleApi]:
+    with google_api.running(
+        address=loopback(), directory=tmp_path_factory.mktemp("google"), authority=authority
+    ) as running:
+        yield running
+
+
+@dataclass
+class Machine:
+    """A machine with nothing but what a test gives it."""
+
+    apis: GoogleApi
+    home: Path
+    environ: dict[str, str]
+    tokens: list[GoogleTokens] = field(default_factory=list)
+
+    def google(self, *, seconds: float = 20.0, cache: TokenCache | None = None, **more: str) -> GoogleTokens:
+        environ = {**self.environ, **more}
+        web = Web(deadline=time.monotonic() + seconds, environ=environ)
+        self.tokens.append(GoogleTokens(web=web, environ=environ, cache=cache))
+        return self.tokens[-1]
+
+    def file(self, content: Mapping[str, Any], name: str = "credentials.json") -> str:
+        path = self.home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+        return str(path)
+
+    def use(self, content: Mapping[str, Any]) -> None:
+        self.environ["GOOGLE_APPLICATION_CREDENTIALS"] = self.file(content)
+
+    def key(self) -> dict[str, str]:
+        uri = f"{self.apis.servers['oauth2'].url}token"
+        return self.apis.oauth2.service_account(ROBOT, project="demo-project", token_uri=uri)
+
+    def external(self, **more: Any) -> dict[str, Any]:
+        (self.home / "subject").write_text(SUBJECT)
+        return {
+            "type": "external_account",
+            "audience": POOL,
+            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "token_url": f"{self.apis.servers['sts'].url}v1/token",
+            "credential_source": {"file": str(self.home / "subject")},
+            **more,
+        }
+
+    def url_of(self, account: str) -> str:
+        base = self.apis.servers["iamcredentials"].url
+        return f"{base}v1/projects/-/serviceAccounts/{account}:generateAccessToken"
+
+    def asked(self, name: str) -> list[Asked]:
+        return self.apis.servers[name].requests
+
+
+@pytest.fixture
+def machine(apis: GoogleApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    monkeypatch.setenv("SSL_CERT_FILE", str(apis.roots))
+    apis.requests.clear()
+    apis.accounts.actors.clear()
+    apis.sts.providers.clear()
+    environ = {"HOME": str(tmp_path), "PATH": str(tmp_path / "bin"), "NO_GCE_CHECK": "true", **apis.environment}
+    yield Machine(apis=apis, home=tmp_path, environ=environ)
+    for server in apis.servers.values():
+        server.faults.clear()
+
+
+@pytest.fixture
+def metadata(machine: Machine, address: str) -> Iterator[MetadataServer]:
+    with metadata_server(machine.apis.accounts, address=address) as server:
+        machine.environ |= {"GCE_METADATA_HOST": server.address, "NO_GCE_CHECK": ""}
+        yield server
+
+
+def claims(token: Token) -> Mapping[str, object]:
+    return token_claims.claims(token.value)
+
+
+def holder(machine: Machine, token: Token) -> tuple[str, str]:
+    grant = machine.apis.accounts.grants[token.value]
+    return grant.principal, grant.way
+
+
+def lives_an_hour(token: Token) -> bool:
+    return 3500 < token.expires - time.time() <= 3600
+
+
+# --- the metadata server
+
+
+def test_the_metadata_server_gives_an_access_token_for_one_request(machine: Machine, metadata: MetadataServer) -> None:
+    token = machine.google().access(["https://a/b", "c"])
+    assert metadata.requests == ["/computeMetadata/v1/instance/service-accounts/default/token?scopes=https://a/b,c"]
+    assert holder(machine, token) == (metadata.facts.email, "metadata")
+    assert machine.apis.accounts.grants[token.value].scopes == ("https://a/b", "c")
+    assert lives_an_hour(token)
+
+
+def test_the_metadata_server_gives_an_id_token_for_one_request(machine: Machine, metadata: MetadataServer) -> None:
+    token = machine.google().identity("https://b/?c=d&e")
+    [asked] = metadata.requests
+    assert asked.endswith("/default/identity?audience=https%3A%2F%2Fb%2F%3Fc%3Dd%26e&format=full")
+    assert claims(token)["aud"] == "https://b/?c=d&e"
+    assert lives_an_hour(token)
+
+
+def test_where_the_platform_promises_a_metadata_server_that_fails_nobody_else_is_asked(
+    machine: Machine, metadata: MetadataServer
+) -> None:
+    metadata.failures = [503]
+    with pytest.raises(Unreachable, match="HTTP 503") as caught:
+        machine.google().access()
+    assert "GCE_METADATA_HOST promises one" in caught.value.hint
+
+
+def test_an_answer_of_the_metadata_server_that_is_no_token_is_told(machine: Machine, address: str) -> None:
+    with web_peer(address, answer(200, b"canary", "Metadata-Flavor: Google")) as peer:
+        where = {"GCE_METADATA_HOST": f"{address}:{peer.port}", "NO_GCE_CHECK": ""}
+        with pytest.raises(Unreachable, match="no token") as caught:
+            machine.google(**where).access()
+    assert "canary" not in str(caught.value)
+
+
+def test_an_expired_token_in_an_answer_is_not_handed_out(machine: Machine, address: str) -> None:
+    for body in (
+        machine.apis.accounts.issuer.id_token(AUDIENCE, life=-10).encode(),
+        b'{"access_token": "ya29.canary", "expires_in": 0}',
+    ):
+        with web_peer(address, answer(200, body, "Metadata-Flavor: Google")) as peer:
+            where = {"GCE_METADATA_HOST": f"{address}:{peer.port}", "NO_GCE_CHECK": ""}
+            tokens = machine.google(**where)
+            with pytest.raises(Unreachable, match="has expired"):
+                tokens.access() if b"access" in body else tokens.identity(AUDIENCE)
+
+
+# --- the order
+
+
+def test_the_order_is_named_file_then_gclouds_file_then_metadata_server(
+    machine: Machine, metadata: MetadataServer
+) -> None:
+    tokens = machine.google()
+    assert holder(machine, tokens.access())[1] == "metadata"
+    assert [one.outcome for one in tokens.tried] == ["not set", "not there", "used"]
+    login = machine.apis.oauth2.login("me@example.com")
+    machine.file(login, ".config/gcloud/application_default_credentials.json")
+    assert holder(machine, machine.google().access()) == ("me@example.com", "refresh")
+    other = machine.file(machine.apis.oauth2.login("other@example.com"), "sdk/application_default_credentials.json")
+    moved = machine.google(CLOUDSDK_CONFIG=str(Path(other).parent)).access()
+    assert holder(machine, moved) == ("other@example.com", "refresh")
+    metadata.requests.clear()
+    machine.use(machine.key())
+    tokens = machine.google()
+    assert holder(machine, tokens.access()) == (ROBOT, "jwt")
+    assert [one.outcome for one in tokens.tried] == ["used"]
+    assert metadata.requests == []
+
+
+def test_a_named_file_that_fails_is_the_end_as_the_next_would_be_somebody_else(
+    machine: Machine, metadata: MetadataServer
+) -> None:
+    machine.environ["GOOGLE_APPLICATION_CREDENTIALS"] = str(machine.home / "missing.json")
+    tokens = machine.google()
+    with pytest.raises(Misconfigured, match=r"GOOGLE_APPLICATION_CREDENTIALS: .*missing\.json cannot be read"):
+        tokens.access()
+    assert [one.outcome.partition(":")[0] for one in tokens.tried] == ["failed"]
+    assert metadata.requests == []
+
+
+def test_with_nothing_there_all_that_was_tried_is_told(machine: Machine) -> None:
+    with pytest.raises(Misconfigured) as caught:
+        machine.google().access()
+    for words in ("GOOGLE_APPLICATION_CREDENTIALS: not set", "NO_GCE_CHECK=true", "no command gcloud"):
+        assert words in caught.value.message
+    assert "gcloud auth application-default login" in caught.value.hint
+
+
+# --- files
+
+
+def test_a_service_accounts_key_gives_both_kinds(machine: Machine) -> None:
+    machine.use(machine.key())
+    access = machine.google().access(["https://a"])
+    assert holder(machine, access) == (ROBOT, "jwt")
+    assert machine.apis.accounts.grants[access.value].scopes == ("https://a",)
+    assert lives_an_hour(access)
+    identity = machine.google().identity(AUDIENCE)
+    assert (claims(identity)["aud"], claims(identity)["email"]) == (AUDIENCE, ROBOT)
+    assert lives_an_hour(identity)
+    assert len(machine.asked("oauth2")) == 2
+
+
+def test_a_users_login_gives_access_and_no_id_token_of_a_chosen_audience(machine: Machine) -> None:
+    machine.use(machine.apis.oauth2.login("me@example.com"))
+    assert holder(machine, machine.google().access()) == ("me@example.com", "refresh")
+    with pytest.raises(Misconfigured, match="no ID token of a chosen audience") as caught:
+        machine.google().identity(AUDIENCE)
+    assert "roles/iam.serviceAccountOpenIdTokenCreator" in caught.value.hint
+    assert "CLOUDSDK_AUTH_IMPERSONATE_SERVICE_ACCOUNT" in caught.value.hint
+
+
+def test_a_login_that_was_revoked_is_told_with_the_command_that_renews_it(machine: Machine) -> None:
+    login = machine.apis.oauth2.login("me@example.com")
+    del machine.apis.oauth2.logins[login["refresh_token"]]
+    machine.use(login)
+    with pytest.raises(Denied, match="expired or revoked") as caught:
+        machine.google().access()
+    assert caught.value.hint == "gcloud auth application-default login"
+
+
+@pytest.mark.parametrize("source", ["file", "json file", "url"])
+def test_another_issuers_token_is_exchanged(machine: Machine, address: str, source: str) -> None:
+    machine.apis.sts.providers[POOL] = lambda token: "principal://me" if token == SUBJECT else None
+    form = {"type": "json", "subject_token_field_name": "id"}
+    (machine.home / "subject.json").write_text(json.dumps({"id": SUBJECT}))
+    with web_peer(address, answer(200, json.dumps({"id": SUBJECT}).encode())) as peer:
+        sources: dict[str, Any] = {
+            "file": {"file": str(machine.home / "subject")},
+            "json file": {"file": str(machine.home / "subject.json"), "format": form},
+            "url": {"url": f"http://{address}:{peer.port}/id", "format": form, "headers": {"X-From": "me"}},
+        }
+        machine.use(machine.external(credential_source=sources[source]))
+        token = machine.google().access()
+        assert bool(peer.requests) == (source == "url")
+    assert holder(machine, token) == ("principal://me", "sts")
+    assert lives_an_hour(token)
+
+
+def test_another_issuers_token_over_plain_http_is_refused_before_it_is_asked_for(machine: Machine) -> None:
+    machine.use(machine.external(credential_source={"url": "http://issuer.example/token"}))
+    with pytest.raises(Misconfigured, match=r"issuer\.example over plain http"):
+        machine.google().access()
+    machine.use(machine.external(token_url="http://sts.example/v1/token"))
+    with pytest.raises(Misconfigured, match=r"sts\.example over plain http"):
+        machine.google().access()
+    assert machine.apis.requests == []
+
+
+def test_a_pool_without_a_service_account_has_no_id_tokens_and_one_with_it_has(machine: Machine) -> None:
+    machine.apis.sts.providers[POOL] = lambda token: "principal://me"
+    machine.apis.accounts.actors[TARGET] = {"principal://me"}
+    machine.use(machine.external())
+    with pytest.raises(Misconfigured, match="STS issues no ID tokens"):
+        machine.google().identity(AUDIENCE)
+    options = {"token_lifetime_seconds": 1200}
+    impersonating = {"service_account_impersonation_url": machine.url_of(TARGET)}
+    machine.use(machine.external(**impersonating, service_account_impersonation=options))
+    token = machine.google().access(["https://a"])
+    assert holder(machine, token) == (TARGET, "impersonation")
+    assert 1100 < token.expires - time.time() <= 1200
+    assert claims(machine.google().identity(AUDIENCE))["email"] == TARGET
+
+
+def test_a_file_may_act_for_an_account_through_others(machine: Machine) -> None:
+    machine.apis.accounts.actors |= {MIDDLE: {"me@example.com"}, TARGET: {MIDDLE}}
+    content = {
+        "type": "impersonated_service_account",
+        "source_credentials": machine.apis.oauth2.login("me@example.com"),
+        "service_account_impersonation_url": machine.url_of(TARGET),
+        "delegates": [MIDDLE],
+    }
+    machine.use(content)
+    assert holder(machine, machine.google().access()) == (TARGET, "impersonation")
+    assert claims(machine.google().identity(AUDIENCE))["email"] == TARGET
+
+
+def test_an_executable_is_run_only_where_that_is_allowed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.apis.sts.providers[POOL] = lambda token: "principal://me" if token == SUBJECT else None
+    script = machine.home / "source.sh"
+    said = {"version": 1, "success": True, "token_type": "urn:ietf:params:oauth:token-type:jwt", "id_token": SUBJECT}
+    script.write_text(f"#!/bin/sh\necho '{json.dumps(said)}'\n")
+    script.chmod(0o755)
+    source = {"executable": {"command": str(script), "timeout_millis": 10000}}
+    machine.use(machine.external(credential_source=source))
+    with pytest.raises(Failure, match="GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES"):
+        machine.google().access()
+    monkeypatch.setenv("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES", "1")
+    assert holder(machine, machine.google().access()) == ("principal://me", "sts")
+
+
+BROKEN: list[tuple[str, str]] = [
+    ("canary", "no JSON object"),
+    ('["canary"]', "no JSON object"),
+    ('{"canary": 1}', "the type is unknown"),
+    ('{"type": "canary-with-a-dash"}', "the type is unknown"),
+    ('{"type": "gdch_service_account"}', "the type is gdch_service_account"),
+    ('{"type": "service_account", "private_key": "canary"}', "not a whole service_account"),
+    ('{"type": "authorized_user", "refresh_token": "canary"}', "not a whole authorized_user"),
+    ('{"type": "impersonated_service_account"}', "source_credentials are missing"),
+    (
+        '{"type": "authorized_user", "service_account_impersonation_url": "https://h/canary?"}',
+        "service_account_impersonation_url is no account's URL",
+    ),
+    (
+        '{"type": "authorized_user", "service_account_impersonation_url": "http://h.example/serviceAccounts/a@b"}',
+        "over plain http",
+    ),
+    ('{"type": "external_account", "token_url": "canary"}', "is not a URL"),
+    ("[" * 100_000, "no JSON object"),
+]
+
+
+@pytest.mark.parametrize(("content", "reason"), BROKEN)
+def test_a_broken_file_is_named_with_its_fault_and_without_its_content(
+    machine: Machine, content: str, reason: str
+) -> None:
+    path = machine.home / "file.json"
+    path.write_text(content)
+    del machine.environ["CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS"]
+    with pytest.raises(Misconfigured, match=reason) as caught:
+        machine.google(GOOGLE_APPLICATION_CREDENTIALS=str(path)).access()
+    assert str(path) in caught.value.message
+    assert "canary" not in "".join(traceback.format_exception(caught.value)).replace("test_google", "")
+
+
+def test_a_path_that_is_no_file_is_told(machine: Machine) -> None:
+    for path in (machine.home, Path("/dev/zero"), Path("/no/such")):
+        with pytest.raises(Misconfigured):
+            machine.google(GOOGLE_APPLICATION_CREDENTIALS=str(path)).access()
+
+
+# --- acting for a service account
+
+
+def test_the_account_to_act_for_may_be_named_with_those_on_the_way(machine: Machine, metadata: MetadataServer) -> None:
+    machine.apis.accounts.actors |= {MIDDLE: {metadata.facts.email}, TARGET: {MIDDLE, metadata.facts.email}}
+    act = "CLOUDSDK_AUTH_IMPERSONATE_SERVICE_ACCOUNT"
+    assert claims(machine.google(**{act: TARGET}).identity(AUDIENCE))["email"] == TARGET
+    token = machine.google(**{act: f"{MIDDLE}, {TARGET}"}).access()
+    assert holder(machine, token) == (TARGET, "impersonation")
+    assert machine.asked("iamcredentials")[-1].fields["delegates"] == [f"projects/-/serviceAccounts/{MIDDLE}"]
+    with pytest.raises(Misconfigured, match="is no service account"):
+        machine.google(**{act: "../x"}).access()
+
+
+@pytest.mark.parametrize(
+    ("kind", "role"),
+    [("identity", "roles/iam.serviceAccountOpenIdTokenCreator"), ("access", "roles/iam.serviceAccountTokenCreator")],
+)
+def test_who_may_not_act_for_an_account_is_told_the_command_that_permits_it(
+    machine: Machine, kind: str, role: str
+) -> None:
+    machine.use(machine.key())
+    tokens = machine.google(CLOUDSDK_AUTH_IMPERSONATE_SERVICE_ACCOUNT=TARGET)
+    with pytest.raises(Denied, match=f"for {TARGET}: HTTP 403: Permission") as caught:
+        tokens.identity(AUDIENCE) if kind == "identity" else tokens.access()
+    assert caught.value.hint == (
+        f"gcloud iam service-accounts add-iam-policy-binding {TARGET} --role={role} --member='serviceAccount:{ROBOT}'"
+    )
+
+
+def test_errors_of_the_credentials_api_are_told_apart(machine: Machine) -> None:
+    machine.use(machine.key())
+    machine.apis.accounts.actors[TARGET] = {ROBOT}
+    server = machine.apis.servers["iamcredentials"]
+    cases: list[tuple[google_api_faults.Fault, type[Failure], str]] = [
+        (google_api_faults.disabled("iamcredentials.googleapis.com", project="p"), Denied, "gcloud services enable"),
+        (google_api_faults.status(404, "Not found; Gaia id not found"), Misconfigured, "describe"),
+        (google_api_faults.status(400, "bad"), Misconfigured, "audience"),
+        (google_api_faults.status(401, "who"), Denied, "is not taken"),
+        (google_api_faults.status(500, "sorry"), Unreachable, "later"),
+        (google_api_faults.malformed(), Unreachable, "reached"),
+        (google_api_faults.redirect("https://elsewhere.example/"), Unreachable, "later"),
+        (google_api_faults.cut(), Unreachable, "reached"),
+    ]
+    for fault, kind, hint in cases:
+        server.faults[:] = [fault]
+        with pytest.raises(kind) as caught:
+            machine.google(seconds=0.8, CLOUDSDK_AUTH_IMPERSONATE_SERVICE_ACCOUNT=TARGET).identity(AUDIENCE)
+        assert hint in caught.value.hint, fault
+        assert f"generateIdToken for {TARGET}" in caught.value.message
+
+
+def test_a_server_that_is_busy_once_is_asked_again(machine: Machine) -> None:
+    machine.use(machine.key())
+    machine.apis.servers["oauth2"].faults.append(google_api_faults.status(503, times=1))
+    assert holder(machine, machine.google().access()) == (ROBOT, "jwt")
+    assert len(machine.asked("oauth2")) == 2
+
+
+def test_a_server_that_hangs_has_no_more_time_than_the_run(machine: Machine) -> None:
+    machine.use(machine.key())
+    machine.apis.servers["oauth2"].faults.append(google_api_faults.hang())
+    begun = time.monotonic()
+    with pytest.raises(Failure, match=r"no answer within|the time is up"):
+        machine.google(seconds=0.7).access()
+    assert time.monotonic() - begun < 5
+
+
+# --- federation
+
+
+def subject(text: str = SUBJECT) -> Token:
+    return Token(value=text, expires=time.time() + 600, source="a test")
+
+
+@pytest.mark.parametrize("audience", [GKE, POOL])
+def test_a_kubernetes_token_is_exchanged_for_an_access_token(machine: Machine, audience: str) -> None:
+    machine.apis.sts.providers[audience] = lambda token: "the principal" if token == SUBJECT else None
+    token = machine.google().federated(subject, audience).access(["https://a"])
+    assert holder(machine, token) == ("the principal", "sts")
+    assert machine.apis.accounts.grants[token.value].scopes == ("https://a",)
+    assert lives_an_hour(token)
+
+
+def test_a_kubernetes_account_may_act_for_a_google_account(machine: Machine) -> None:
+    machine.apis.sts.providers[GKE] = lambda token: "the principal"
+    machine.apis.accounts.actors[TARGET] = {"the principal"}
+    source = machine.google().federated(subject, GKE, impersonate=TARGET)
+    assert claims(source.identity(AUDIENCE))["email"] == TARGET
+    assert holder(machine, source.access(["https://a"])) == (TARGET, "impersonation")
+
+
+@pytest.mark.parametrize(
+    ("audience", "member"),
+    [
+        (GKE, "serviceAccount:demo-project.svc.id.goog[demo/web]"),
+        (
+            POOL,
+            "principal://iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/pool"
+            "/subject/system:serviceaccount:demo:web",
+        ),
+    ],
+)
+def test_a_kubernetes_account_that_may_not_is_named_as_iam_names_it(
+    machine: Machine, audience: str, member: str
+) -> None:
+    machine.apis.sts.providers[audience] = lambda token: "the principal"
+    with pytest.raises(Denied) as caught:
+        machine.google().federated(subject, audience, impersonate=TARGET).identity(AUDIENCE)
+    assert caught.value.hint.endswith(f"--role=roles/iam.workloadIdentityUser --member='{member}'")
+
+
+def test_errors_of_federation_are_told_apart(machine: Machine) -> None:
+    with pytest.raises(Misconfigured, match="invalid_target"):
+        machine.google().federated(subject, GKE).access(["a"])
+    machine.apis.sts.providers[GKE] = lambda token: None
+    with pytest.raises(Denied, match="untrusted issuer") as caught:
+        machine.google().federated(subject, GKE).access(["a"])
+    assert "iss=me" in caught.value.hint
+    with pytest.raises(Misconfigured, match="issues no ID tokens"):
+        machine.google().federated(subject, GKE).identity(AUDIENCE)
+    for audience in ("", "https://sts", "identitynamespace:", "identitynamespace:a", "identitynamespace::b"):
+        with pytest.raises(Misconfigured, match="is not an audience"):
+            machine.google().federated(subject, audience)
+
+
+# --- where Google is, and what is kept
+
+
+@pytest.mark.parametrize(
+    "url", ["http://sts.example/", "ftp://h/", "https://", "sts.example", "https://u:p@h/", "http://[::1"]
+)
+@pytest.mark.parametrize(
+    "name", ["API_ENDPOINT_OVERRIDES_STS", "API_ENDPOINT_OVERRIDES_IAMCREDENTIALS", "AUTH_TOKEN_HOST"]
+)
+def test_tokens_are_not_sent_over_plain_http_nor_to_what_is_no_url(machine: Machine, name: str, url: str) -> None:
+    with pytest.raises(Misconfigured, match=f"CLOUDSDK_{name}") as caught:
+        machine.google(**{f"CLOUDSDK_{name}": url})
+    assert "u:p" not in caught.value.message
+
+
+def test_a_server_whose_certificate_is_anothers_gets_no_secret(machine: Machine) -> None:
+    machine.use(machine.key())
+    server = machine.apis.servers["oauth2"]
+    with server.certified(Authority().server(hosts=(server.where()[0],))):
+        with pytest.raises(Unreachable, match="not trusted"):
+            machine.google().access()
+        assert machine.asked("oauth2") == []
+
+
+def test_tokens_of_a_file_are_kept_and_those_of_the_metadata_server_are_not(
+    machine: Machine, metadata: MetadataServer
+) -> None:
+    cache = TokenCache(folder=machine.home / "tokens")
+    machine.google(cache=cache).access()
+    machine.google(cache=cache).access()
+    assert len(metadata.requests) == 2
+    assert not (machine.home / "tokens").exists()
+    machine.use(machine.key())
+    first = machine.google(cache=cache).access()
+    assert machine.google(cache=cache).access().value == first.value
+    assert machine.google(cache=cache).access(["https://another"]).value != first.value
+    assert claims(machine.google(cache=cache).identity(AUDIENCE))["aud"] == AUDIENCE
+    assert len(machine.asked("oauth2")) == 3
+    machine.use(machine.key())  # another key
+    assert machine.google(cache=cache).access().value != first.value
+
+
+def test_no_secret_is_in_an_error_a_traceback_a_repr_or_an_account(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    machine.apis.sts.providers[GKE] = machine.apis.sts.providers[POOL] = lambda token: "the principal"
+    machine.apis.accounts.actors[TARGET] = {"the principal"}
+    key, login = machine.key(), machine.apis.oauth2.login("me@example.com")
+    impersonating = {"service_account_impersonation_url": machine.url_of(TARGET)}
+    secrets = {SUBJECT, key["private_key"].splitlines()[5], login["refresh_token"], login["client_secret"]}
+    cases: list[tuple[Mapping[str, Any], str]] = [
+        (key, "oauth2"),
+        (login, "oauth2"),
+        (machine.external(), "sts"),
+        (machine.external(**impersonating), "iamcredentials"),
+    ]
+    echo = google_api_faults.status(403, f"no {SUBJECT} {login['refresh_token']}")
+    said: list[str] = []
+    for content, name in cases:
+        machine.use(content)
+        for faults in ([], [echo], [google_api_faults.malformed()]):
+            machine.apis.servers[name].faults[:] = faults
+            tokens = machine.google(seconds=2)
+            source = tokens.federated(subject, GKE, impersonate=TARGET)
+            for ask in (tokens.access, lambda: tokens.identity(AUDIENCE), lambda: source.access(["a"])):  # noqa: B023
+                try:
+                    said.append(repr(ask()))
+                except Failure as error:
+                    said += ["".join(traceback.format_exception(error)), repr(error), error.hint]
+            said += [repr(tokens.tried), repr(tokens), repr(source), repr(vars(source))]
+    everything = "".join(said) + caplog.text
+    assert "Denied" in everything
+    assert len(machine.apis.accounts.grants) > 10
+    assert [secret for secret in secrets | set(machine.apis.accounts.grants) if secret in everything] == []
