@@ -25,6 +25,7 @@ from krun_discover.web import Web
 
 if TYPE_CHECKING:
     from krun_discover.google_tokens import GoogleTokens
+    from krun_discover.kube import Cluster
     from krun_discover.kube_target import Absent, Target
     from krun_discover.ways import Way
 
@@ -75,6 +76,27 @@ class Assembly:
         """Why the search for a cluster failed, if it was made and did."""
         return self.search.found().failure if self.search.is_done else None
 
+    def cluster(self) -> Cluster:
+        """The cluster, for whoever has more to ask of it: tokens, secrets, permissions.
+
+        Raises Misconfigured when none is known here, and whatever made the search fail.
+        """
+        from krun_discover.kube import Cluster
+        from krun_discover.kube_target import Absent
+
+        target = self.context.target()
+        if not isinstance(target, Absent):
+            return Cluster(web=self._web, target=target)
+        found = self.search.found()
+        if found.cluster is not None:
+            return Cluster(web=self._web, target=found.cluster.target)
+        if found.failure is not None:
+            raise found.failure
+        raise Misconfigured(
+            f"no cluster is known here: {'; '.join(self.remarks)}",
+            hint="set KUBECONFIG, or PROJECT_ID with CLUSTER_NAME and CLUSTER_LOCATION, or MESH",
+        )
+
     def _load(self) -> Target | Absent:
         request = self._request
         from krun_discover import incluster, kubeconfig  # late: all may be known
@@ -82,7 +104,7 @@ class Assembly:
 
         if reason := self._elsewhere():
             return Absent(reason=reason)
-        target = kubeconfig.load(request.environ, context=request.context, google=self._token)
+        target = kubeconfig.load(request.environ, context=request.context, google=self.token)
         if isinstance(target, Target):
             return target
         pod = incluster.load(request.environ)
@@ -101,7 +123,8 @@ class Assembly:
             return "not read: there is no control plane"
         return ""
 
-    def _token(self) -> Token:
+    def token(self) -> Token:
+        """Google's access token. Raises Misconfigured when there are no credentials, or another Failure."""
         if self.google is None:
             from krun_discover.google_tokens import GoogleTokens  # late: most starts need none
             from krun_discover.token_cache import TokenCache, folder
@@ -125,7 +148,7 @@ class Assembly:
     def _has_credentials(self) -> bool:
         """Whether there is anything to ask Google with; what is there and fails is a failure. Raises a Failure."""
         try:
-            self._token()
+            self.token()
         except Misconfigured as error:
             if self.google is None or any(one.outcome.startswith("failed") for one in self.google.tried):
                 raise
@@ -151,7 +174,7 @@ class Assembly:
             region=self._region(),
             network=self._network(),
         )
-        google = GoogleWays(web=self._web, token=self._token, environ=self._request.environ, asked=asked)
+        google = GoogleWays(web=self._web, token=self.token, environ=self._request.environ, asked=asked)
         try:
             yield from google.ways(place)
         finally:

@@ -34,6 +34,7 @@ Variables:
 Examples:
   krun-discover | krun-launch -- app
   krun-discover --explain
+  krun-discover doctor
   eval "$(MESH=file:mesh.json krun-discover --format shell)"
   krun-discover --format dotenv >mesh.env; docker run --env-file mesh.env app
 """
@@ -41,7 +42,26 @@ Examples:
 logger = logging.getLogger(__name__)
 
 
-@click.command(epilog=EPILOG, context_settings={"max_content_width": 80, "help_option_names": ["-h", "--help"]})
+class _WithDoctor(click.Group):
+    """The command with one below it, which is read only when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["doctor"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "doctor":
+            return None
+        from krun_discover import doctor_cli  # late: it reads all of us
+
+        return doctor_cli.command
+
+
+@click.command(
+    cls=_WithDoctor,
+    invoke_without_command=True,
+    epilog=EPILOG,
+    context_settings={"max_content_width": 80, "help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--mesh",
     "mesh_text",
@@ -101,6 +121,8 @@ def command(
     map mesh-env, defaults. Nothing is asked that is not needed: with XDS_ADDR, CAROOT_ISTIOD (for istiod) and the
     identity set there is no request at all. No secrets are printed.
     """
+    if context.invoked_subcommand:
+        return
     if not timeout > 0:  # nan passes click's range
         raise click.BadParameter(f"{timeout} is not a number of seconds", param_hint="--timeout")
     deadline = time.monotonic() + timeout
