@@ -44,6 +44,7 @@ class Plugin:
     interactive_mode: str = "IfAvailable"
     install_hint: str = ""
     cluster: Mapping[str, Any] | None = field(default=None, repr=False)
+    limit: float = LIMIT  # seconds
 
     @property
     def name(self) -> str:
@@ -113,7 +114,7 @@ def run(plugin: Plugin, *, environ: Mapping[str, str], deadline: float) -> Crede
             hint="use a user with a token or a certificate",
         )
     left = max(deadline - time.monotonic(), 0.0)
-    seconds = left if is_interactive else min(LIMIT, left)
+    seconds = left if is_interactive else min(plugin.limit, left)
     env = {**environ, **plugin.env, "KUBERNETES_EXEC_INFO": _info(plugin, is_interactive=is_interactive)}
     # In memory, as they are secrets; not pipes, as a grandchild that holds on to one would keep us waiting.
     with _memory("stdout") as stdout, _memory("stderr") as stderr:

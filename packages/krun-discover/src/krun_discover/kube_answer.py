@@ -61,6 +61,8 @@ def judge(reply: Reply, *, access: Access, target: Target) -> dict[str, Any]:
                 f"{title(target)}: {access}: {message}", hint="the API server does not take such a value"
             )
     what = f"HTTP {reply.status}{_said(message)}" if is_own or message else f"HTTP {reply.status}, not of Kubernetes"
+    if reply.status < 300:
+        what = "the answer is no object"
     raise Unreachable(f"{title(target)}: {access}: {what}", hint="is it an API server of Kubernetes, and is it well?")
 
 

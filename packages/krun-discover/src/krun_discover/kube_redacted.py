@@ -34,8 +34,8 @@ def redacted(text: str, *, known: Iterable[str] = ()) -> str:
 def secrets_of(arguments: Sequence[str], env: Mapping[str, str]) -> list[str]:
     """The values of an argument list and of an environment that have telling names: ``--token X``, ``--token=X``."""
     values = [value for name, value in env.items() if TELLING.search(name)]
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for number, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if TELLING.search(name) and name.startswith("-"):
-            values.append(value if equals else following)
+            values += [value] if equals else arguments[number + 1 : number + 2]
     return values
