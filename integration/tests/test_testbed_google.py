@@ -6,23 +6,35 @@ import base64
 import contextlib
 import http.client
 import json
+import os
 import ssl
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+import google.auth.transport
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from google.auth import identity_pool
+from google.oauth2 import service_account
 
+from krun_testbed import google_api, processes
 from krun_testbed import google_api_faults as faults
+from krun_testbed.addresses import loopback
 from krun_testbed.certificates import Authority
 from krun_testbed.google_api import PROJECT, GoogleApi
 from krun_testbed.google_api_container import cluster
 from krun_testbed.google_api_fleet import membership
+from krun_testbed.google_api_kubernetes import front
 from krun_testbed.google_api_metadata import metadata_server
 from krun_testbed.kubernetes import Kubernetes
+from krun_testbed.kubernetes_client import ApiError
 
 pytestmark = pytest.mark.loopback
 
@@ -279,6 +291,47 @@ def test_a_users_login_gets_an_access_token_and_an_id_token_of_gcloud_only(googl
     assert client.post("oauth2", "/token", asked | {"client_id": "x"}, kind=FORM)[1]["error"] == "invalid_client"
 
 
+class Request(google.auth.transport.Request):
+    """How Google's own library asks, by http.client."""
+
+    def __init__(self, roots: Path) -> None:
+        self.trust = ssl.create_default_context(cafile=roots)
+
+    def __call__(self, url: str, method: str = "GET", body: Any = None, headers: Any = None, **more: Any) -> Any:
+        where = urlsplit(url)
+        connection = http.client.HTTPSConnection(where.hostname or "", where.port, timeout=10, context=self.trust)
+        with contextlib.closing(connection):
+            connection.request(method, where.path, body=body, headers=headers or {})
+            response = connection.getresponse()
+            return SimpleNamespace(status=response.status, headers=dict(response.getheaders()), data=response.read())
+
+
+def test_googles_own_library_gets_its_tokens(google: GoogleApi) -> None:
+    request, uri = Request(google.roots), f"{google.servers['oauth2'].url}token"
+    file = google.oauth2.service_account(EMAIL, project="demo-project", token_uri=uri)
+    access = service_account.Credentials.from_service_account_info(file, scopes=["https://x"])
+    access.refresh(request)
+    assert google.accounts.holder(access.token) == EMAIL
+    identity = service_account.IDTokenCredentials.from_service_account_info(file, target_audience="https://x")
+    identity.refresh(request)
+    assert claims(identity.token)["aud"] == "https://x"
+    pool = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q"
+    google.sts.providers[pool] = lambda token: "principal://p/s" if token == "good" else None
+    google.accounts.actors[OTHER] = {"principal://p/s"}
+    supplier = SimpleNamespace(get_subject_token=lambda context, request: "good")
+    account = f"{google.servers['iamcredentials'].url}v1/projects/-/serviceAccounts/{OTHER}"
+    federated = identity_pool.Credentials(
+        audience=pool,
+        subject_token_type="urn:ietf:params:oauth:token-type:jwt",
+        token_url=f"{google.servers['sts'].url}v1/token",
+        subject_token_supplier=supplier,
+        service_account_impersonation_url=f"{account}:generateAccessToken",
+        scopes=["https://www.googleapis.com/auth/cloud-platform"],
+    )
+    federated.refresh(request)
+    assert google.accounts.holder(federated.token) == OTHER
+
+
 def test_the_metadata_servers_tokens_are_known_to_the_apis(google: GoogleApi, client: Client, address: str) -> None:
     def get(where: str, path: str) -> tuple[str, str]:
         connection = http.client.HTTPConnection(where, timeout=10)
@@ -316,6 +369,22 @@ def test_every_request_is_written_down(google: GoogleApi, client: Client) -> Non
     assert (listed.bearer, listed.headers["x-goog-user-project"]) == (client.token, "p")
     assert exchanged.fields == {"audience": "a b"}
     assert google.servers["sts"].requests == [exchanged]
+
+
+def test_what_the_stand_in_cannot_do_fails_the_test(authority: Authority, tmp_path: Path) -> None:
+    def verify(token: str) -> str:
+        raise RuntimeError("nobody thought of this")
+
+    def ask() -> None:
+        with google_api.running(address=loopback(), directory=tmp_path, authority=authority) as google:
+            google.sts.providers["x"] = verify
+            types = "urn:ietf:params:oauth:token-type:"
+            form = {"grantType": "urn:ietf:params:oauth:grant-type:token-exchange", "subjectToken": "x"}
+            form |= {"requestedTokenType": f"{types}access_token", "subjectTokenType": f"{types}jwt", "audience": "x"}
+            assert Client(google).post("sts", "/v1/token", form)[0] == 500
+
+    with pytest.raises(AssertionError, match="nobody thought of this"):
+        ask()
 
 
 def test_errors_on_demand_are_counted_and_are_of_one_path(google: GoogleApi, client: Client) -> None:
@@ -502,3 +571,34 @@ def test_a_proxy_leads_to_the_clusters_own_addresses(
         with through(proxy, name, roots=environment["SSL_CERT_FILE"]) as connection:
             connection.request("GET", "/api/v1/nodes", headers=headers)
             assert connection.getresponse().status == 403
+
+
+@pytest.mark.kubernetes
+def test_a_front_before_the_api_server_notes_and_disturbs(
+    kubernetes: Kubernetes, address: str, authority: Authority
+) -> None:
+    caller = kubernetes.caller(kubernetes.outsider(EMAIL))
+    with front(kubernetes, address=address, authority=authority) as server:
+        caller = replace(caller, url=server.url.rstrip("/"), root=authority.root)
+        assert who(caller.create(SELF, {})) == EMAIL
+        assert [(asked.method, asked.path) for asked in server.requests] == [("POST", SELF)]
+        server.faults.append(faults.status(503, times=1))
+        with pytest.raises(ApiError) as caught:
+            caller.get(SELF)
+        assert caught.value.status == 503
+
+
+@pytest.mark.kubernetes
+def test_all_of_it_runs_alone(tmp_path: Path) -> None:
+    file = tmp_path / "environment"
+    argv = [sys.executable, "-m", "krun_testbed.google_api", str(file)]
+    with processes.start(argv, env=dict(os.environ)) as running:
+        running.wait_for(r"ready environment=", timeout=60)
+        environment = dict(line.split("=", 1) for line in file.read_text(encoding="utf-8").splitlines())
+        assert environment["GCE_METADATA_HOST"]
+        with through(
+            environment["HTTPS_PROXY"], "container.googleapis.com", roots=environment["SSL_CERT_FILE"]
+        ) as connection:
+            connection.request("GET", CLUSTERS)
+            assert connection.getresponse().status == 401
+        assert running.terminate() == 0

@@ -204,3 +204,11 @@ def test_it_runs_alone_and_ends_with_all_that_it_started() -> None:
         assert running.terminate() == 0
         assert not config.exists()
         assert [pid for pid in below if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_without_etcd_the_tier_is_left_out_with_the_package_to_install(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "krun_testbed.tiers", "--tier", "kubernetes"]
+    for ci, status in (("", 0), ("true", 1)):
+        done = processes.run(argv, env={**os.environ, "PATH": str(tmp_path), "CI": ci}, stdin=None)
+        assert "kubernetes  left out: etcd: not found: install the package etcd-server" in done.stdout
+        assert done.returncode == status

@@ -2,24 +2,34 @@
 
 Each API is a server of its own, ``google.servers["container"]``, with its ``requests`` and ``faults``. A client gets
 there by gcloud's overrides (``environment``), or by the true names and a proxy (``proxied``).
+``python -m krun_testbed.google_api FILE`` runs all of it, with a cluster, to try things by hand.
 """
 
 from __future__ import annotations
 
 import contextlib
 import secrets
+import signal
+import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
+
+from krun_testbed.addresses import loopback
 from krun_testbed.certificates import Authority, write
+from krun_testbed.components import Missing
 from krun_testbed.google_api_container import Container, cluster
 from krun_testbed.google_api_fleet import Fleet, membership
 from krun_testbed.google_api_iam import Iam
 from krun_testbed.google_api_kubernetes import ConnectGateway, DnsEndpoint, Upstream
 from krun_testbed.google_api_messages import Api, Asked
+from krun_testbed.google_api_metadata import metadata_server
 from krun_testbed.google_api_oauth2 import OAuth2
 from krun_testbed.google_api_projects import Project, Projects
 from krun_testbed.google_api_proxy import Proxy
@@ -28,6 +38,7 @@ from krun_testbed.google_api_sts import Sts
 from krun_testbed.google_api_tokens import Accounts
 from krun_testbed.google_tokens import Issuer
 from krun_testbed.kubernetes import Kubernetes
+from krun_testbed.kubernetes import running as kubernetes_running
 from krun_testbed.kubernetes_server import PRIVATE, PUBLIC
 
 PROJECT = Project(id="demo-project", number="123456789012")  # the same as the metadata server's
@@ -177,6 +188,9 @@ def running(
         # All at once: each needs a moment to notice.
         with ThreadPoolExecutor(max_workers=len(google.servers)) as pool:
             list(pool.map(ApiServer.stop, google.servers.values()))
+    failures = [failure for server in google.servers.values() for failure in server.failures]
+    if failures:
+        raise AssertionError("\n".join(failures))
 
 
 def hosts(name: str) -> tuple[str, ...]:
@@ -203,3 +217,35 @@ def _apis(google: GoogleApi) -> dict[str, Api]:
         "oauth2": google.oauth2,
         "dns": google.dns,
     }
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def main(file: Path) -> None:
+    """Serve Google's APIs, a metadata server and a real Kubernetes API as a cluster of GKE, until SIGTERM.
+
+    FILE gets the environment that leads there, for ``env $(cat FILE) COMMAND``.
+    """
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: ended.set())
+    address = loopback()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="krun-google-")))
+        try:
+            cluster = stack.enter_context(kubernetes_running())
+        except Missing as error:
+            raise click.ClickException(str(error)) from error
+        google = stack.enter_context(running(address=address, directory=folder))
+        google.add(cluster, "demo", fleet="global")
+        proxy = stack.enter_context(google.proxied(cluster, address=address))
+        metadata = stack.enter_context(metadata_server(google.accounts, address=address))
+        environment = google.environment | proxy | {"GCE_METADATA_HOST": metadata.address}
+        write(path=file, content="".join(f"{name}={value}\n" for name, value in environment.items()).encode())
+        sys.stderr.write(f"krun_testbed.google_api: ready environment={file} kubeconfig={cluster.kubeconfig}\n")
+        sys.stderr.flush()
+        ended.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -33,7 +33,7 @@ class Iam:
         permission = PERMISSIONS[method]
         caller = self.accounts.caller(asked, permission=permission, resource=account, scopes=SCOPES)
         fields = asked.fields
-        chain = [name.rpartition("/")[2] for name in fields.get("delegates", [])]
+        chain = [name.rpartition("/")[2] for name in fields.get("delegates") or []]
         for actor, target in zip([caller, *chain], [*chain, account], strict=True):
             if not self.accounts.may_act(actor, account=target):
                 raise denied(permission, f"projects/-/serviceAccounts/{target}")
@@ -43,7 +43,7 @@ class Iam:
             # Without includeEmail the true token has no email, which most receivers refuse.
             email = account if fields.get("includeEmail") else ""
             return ok({"token": self.accounts.id_token(email, str(fields["audience"]))})
-        return self._access_token(account, scopes=fields.get("scope", []), life=_seconds(fields.get("lifetime")))
+        return self._access_token(account, scopes=fields.get("scope") or [], life=_seconds(fields.get("lifetime")))
 
     def _access_token(self, account: str, *, scopes: list[str], life: int) -> Answer:
         if not scopes:

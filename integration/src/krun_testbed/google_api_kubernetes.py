@@ -6,12 +6,16 @@ knows Google's tokens by the reviewer that it asks (``kubernetes_tokens``), as G
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from krun_testbed.certificates import Authority
 from krun_testbed.google_api_messages import Answer, Asked, denied, refused
+from krun_testbed.google_api_server import ApiServer
 from krun_testbed.google_api_tokens import NOBODY, Accounts
+from krun_testbed.kubernetes import Kubernetes
 from krun_testbed.kubernetes_client import Client
 
 GATEWAY = re.compile(r"(/v1/projects/(\d+)/locations/([^/]+)/(gkeMemberships|memberships)/([^/]+))(/.*)?")
@@ -33,8 +37,30 @@ class Upstream:
             connection.request(asked.method, target, body=asked.body or None, headers=headers)
             response = connection.getresponse()
             return Answer(status=response.status, body=response.read(), headers=dict(response.getheaders()))
+        except OSError as error:
+            raise refused("UNAVAILABLE", "The cluster's API server does not answer.") from error
         finally:
             connection.close()
+
+
+@contextlib.contextmanager
+def front(kubernetes: Kubernetes, *, address: str, authority: Authority) -> Iterator[ApiServer]:
+    """A front before a real API server that notes requests, and that can be slow, or refuse, or be somebody else.
+
+    Its certificate is of ``authority``; callers come by a token, not by a client certificate.
+    """
+    upstream = Upstream(url=kubernetes.url, root=kubernetes.root)
+    server = ApiServer(
+        name="kubernetes",
+        api=lambda asked: upstream.forward(asked, target=asked.target),
+        address=address,
+        certificate=authority.server(hosts=(address,)),
+        requests=[],
+    ).start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @dataclass(kw_only=True)
@@ -51,8 +77,7 @@ class ConnectGateway:
             # A project's id in place of its number is one of these.
             raise refused("NOT_FOUND", "Requested entity was not found.")
         name = found[1].removeprefix("/v1/")
-        permission = "gkehub.gateway.get" if asked.method == "GET" else "gkehub.gateway.post"
-        self.accounts.caller(asked, permission=permission, resource=name)
+        self.accounts.caller(asked, permission=f"gkehub.gateway.{asked.method.lower()}", resource=name)
         upstream = self.clusters.get(name)
         if upstream is None:
             raise refused("NOT_FOUND", f"Resource '{name}' was not found")
@@ -85,8 +110,3 @@ class DnsEndpoint:
             raise refused("UNAUTHENTICATED", NOBODY, reason="ACCESS_TOKEN_EXPIRED")
         if not self.accounts.may(str(self.accounts.holder(asked.bearer)), "container.clusters.connect"):
             raise denied("container.clusters.connect", name)
-
-
-def upstreams(*names: str, url: str, root: bytes) -> Mapping[str, Upstream]:
-    """The same API server behind several names."""
-    return {name: Upstream(url=url, root=root) for name in names}

@@ -46,10 +46,13 @@ class Asked:
     @property
     def fields(self) -> dict[str, Any]:
         """The body's fields, of a form or of JSON, whichever came."""
-        if "json" in self.headers.get("content-type", ""):
+        if "json" not in self.headers.get("content-type", ""):
+            return {name: values[-1] for name, values in parse_qs(self.body.decode(errors="replace")).items()}
+        try:
             found = json.loads(self.body or b"{}")
-            return found if isinstance(found, dict) else {}
-        return {name: values[-1] for name, values in parse_qs(self.body.decode()).items()}
+        except ValueError as error:
+            raise refused("INVALID_ARGUMENT", "Invalid JSON payload received.") from error
+        return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True, kw_only=True)

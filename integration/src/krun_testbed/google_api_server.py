@@ -8,13 +8,14 @@ import socket
 import ssl
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Self
 
 from krun_testbed.certificates import Pair, write
 from krun_testbed.google_api_faults import Fault
-from krun_testbed.google_api_messages import Answer, Api, Asked, Refused
+from krun_testbed.google_api_messages import Answer, Api, Asked, Refused, error
 
 HANDSHAKE = 10.0  # seconds
 NOT_OURS = frozenset({"connection", "content-length", "transfer-encoding", "date", "server"})
@@ -26,6 +27,7 @@ class ApiServer:
     def __init__(self, *, name: str, api: Api, address: str, certificate: Pair, requests: list[Asked]) -> None:
         self.name = name
         self.faults: list[Fault] = []
+        self.failures: list[str] = []  # of the stand-in itself
         self._api = api
         self._all = requests  # of all servers of a test, in order
         self._context = context(certificate)
@@ -88,6 +90,9 @@ class ApiServer:
             return self._api(asked), fault
         except Refused as refused:
             return refused.answer, fault
+        except Exception:  # noqa: BLE001 - a request that nobody thought of; the test fails by it at its end
+            self.failures.append(traceback.format_exc())
+            return error(500, "Internal error encountered."), fault
 
     def secured(self, connected: socket.socket) -> ssl.SSLSocket:
         """The connection, after TLS."""
