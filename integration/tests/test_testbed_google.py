@@ -420,6 +420,10 @@ def test_connections_on_demand_are_slow_or_silent_or_end_early(google: GoogleApi
     with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError, ssl.SSLError)):
         client.ask("container", CLUSTERS)
     add_clusters(google, "one")
+    server.faults[:] = [faults.drip(0.01, times=1)]
+    started = time.monotonic()
+    assert client.ask("container", f"{CLUSTERS}?fields=clusters/name", timeout=0.3)[0] == 200
+    assert time.monotonic() - started > 0.3
     server.faults[:] = [faults.cut(after=10)]
     with pytest.raises(http.client.IncompleteRead):
         client.ask("container", CLUSTERS)

@@ -23,6 +23,7 @@ class Fault:
     times: int = ALWAYS
     wait: float = 0.0  # seconds before the first byte
     answer: Answer | None = None
+    pause: float = 0.0  # seconds before each further byte of the body
     cut: int | None = None  # bytes of the answer's body that go out before the connection ends; -1: not even a head
 
     def takes(self, path: str) -> bool:
@@ -36,6 +37,11 @@ class Fault:
 def slow(seconds: float, *, path: str = "", times: int = ALWAYS) -> Fault:
     """The first byte is late."""
     return Fault(path=path, times=times, wait=seconds)
+
+
+def drip(pause: float, *, path: str = "", times: int = ALWAYS) -> Fault:
+    """The body comes byte by byte: no read is ever silent for long, and the whole takes for ever."""
+    return Fault(path=path, times=times, pause=pause)
 
 
 def hang(*, path: str = "", times: int = ALWAYS) -> Fault:

@@ -94,6 +94,16 @@ class ApiServer:
             self.failures.append(traceback.format_exc())
             return error(500, "Internal error encountered."), fault
 
+    def pieces(self, body: bytes, *, fault: Fault) -> Iterator[bytes]:
+        """The body, in one piece or byte by byte."""
+        if not fault.pause:
+            yield body
+            return
+        for index in range(len(body)):
+            yield body[index : index + 1]
+            if self._stopped.wait(fault.pause):
+                return
+
     def secured(self, connected: socket.socket) -> ssl.SSLSocket:
         """The connection, after TLS."""
         connected.settimeout(HANDSHAKE)
@@ -157,7 +167,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
-        self.wfile.write(answer.body if fault.cut is None else answer.body[: fault.cut])
+        for piece in self.api.pieces(answer.body if fault.cut is None else answer.body[: fault.cut], fault=fault):
+            self.wfile.write(piece)
         self.close_connection = self.close_connection or fault.cut is not None
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_GET

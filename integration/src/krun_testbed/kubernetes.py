@@ -28,8 +28,6 @@ from krun_testbed.kubernetes_client import Client
 from krun_testbed.kubernetes_kubeconfig import by_certificate, by_token, by_token_file, kubeconfig
 from krun_testbed.kubernetes_server import Server
 
-LEAST_LIFE = 600  # seconds: the server refuses tokens that live shorter
-
 
 @dataclass(frozen=True, kw_only=True)
 class Kubernetes:
@@ -96,9 +94,12 @@ class Kubernetes:
         self.apply({"apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": metadata, "stringData": dict(data)})
 
     def token(self, account: str, *, namespace: str, audiences: tuple[str, ...] = (), life: int = 3600) -> str:
-        """A token of a service account by TokenRequest; without audiences it is one for this API."""
+        """A token of a service account by TokenRequest; without audiences it is one for this API.
+
+        The server refuses a ``life`` of less than 600 seconds.
+        """
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
-        asked = {"spec": {"audiences": list(audiences), "expirationSeconds": max(life, LEAST_LIFE)}}
+        asked = {"spec": {"audiences": list(audiences), "expirationSeconds": life}}
         return str(self.admin.create(path, asked)["status"]["token"])
 
     def review(self, token: str, *, audiences: tuple[str, ...] = ()) -> dict[str, Any]:
