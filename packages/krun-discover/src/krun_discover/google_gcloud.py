@@ -14,20 +14,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from krun_discover.errors import DeadlinePassed, Denied, Misconfigured
+from krun_discover.google_config import folder
 from krun_discover.google_source import IMPERSONATION, SCOPES, Absent, issued, no_identity
 from krun_discover.issued import Token
 from krun_discover.token_claims import shown
 
 LIMIT = 30.0  # seconds: gcloud takes one or two, and longer when it renews a login
 LOGIN = "gcloud auth login"
-
-
-def folder(environ: Mapping[str, str]) -> Path | None:
-    """Where gcloud keeps its settings; None without a home."""
-    if environ.get("CLOUDSDK_CONFIG"):
-        return Path(environ["CLOUDSDK_CONFIG"])
-    home = environ.get("HOME")
-    return Path(home) / ".config" / "gcloud" if home else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from krun_discover import google_endpoints, metadata
+from krun_discover import google_config, google_endpoints, metadata
 from krun_discover.errors import Failure, Misconfigured
 from krun_discover.google_source import IMPERSONATION, SCOPES, Absent, Source
 from krun_discover.issued import Token
@@ -21,7 +21,6 @@ from krun_discover.token_cache import Key, TokenCache
 from krun_discover.web import Web
 
 VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
-WELL_KNOWN = "application_default_credentials.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +129,10 @@ class GoogleTokens:
         return self._file(Path(self._environ[VARIABLE]), what=VARIABLE)
 
     def _well_known(self) -> Source:
-        from krun_discover.google_gcloud import folder
-
-        place = folder(self._environ)
-        if place is None or not (place / WELL_KNOWN).exists():
+        place = google_config.folder(self._environ)
+        if place is None or not (place / google_config.CREDENTIALS).exists():
             raise Absent("not there" if place else "not there: no HOME")
-        return self._file(place / WELL_KNOWN, what="gcloud's credential file")
+        return self._file(place / google_config.CREDENTIALS, what="gcloud's credential file")
 
     def _file(self, path: Path, *, what: str) -> Source:
         from krun_discover import google_file

@@ -24,7 +24,7 @@ Variables:
 Examples:
   krun-token id --audience https://web-xyz.a.run.app
   krun-token access --explain
-  krun-token kubernetes --audience istio-ca --to /var/run/secrets/tokens/istio-token --watch
+  krun-token kubernetes --audience istio-ca --to ./istio-token --watch
 """
 
 CONTEXT = {"max_content_width": 80, "help_option_names": ["-h", "--help"]}
