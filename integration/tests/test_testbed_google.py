@@ -523,14 +523,18 @@ def test_the_dns_endpoint_takes_no_tokens_of_the_cluster_unless_it_is_told_to(
     google: GoogleApi, client: Client, kubernetes: Kubernetes, namespace: str
 ) -> None:
     made = google.add(kubernetes, "demo")
-    host = made["controlPlaneEndpointsConfig"]["dnsEndpointConfig"]["endpoint"]
+    config = made["controlPlaneEndpointsConfig"]["dnsEndpointConfig"]
+    host = config["endpoint"]
     client.token = kubernetes.token("default", namespace=namespace)
     assert client.refusal("dns", "/api/v1/nodes", Host=host)[0] == 401
-    google.dns.takes_kubernetes_tokens.add(host)
+    config["enableK8sTokensViaDns"] = True
     assert client.ask("dns", "/api/v1/nodes", Host=host)[1]["reason"] == "Forbidden"
     client.token = google.accounts.access_token(EMAIL)
     google.accounts.forbidden.add((EMAIL, "container.clusters.connect"))
-    assert client.refusal("dns", "/version", Host=host)[0] == 403
+    assert client.refusal("dns", "/version", Host=host) == (403, "PERMISSION_DENIED", "IAM_PERMISSION_DENIED")
+    google.accounts.forbidden.clear()
+    del config["allowExternalTraffic"]
+    assert client.refusal("dns", "/version", Host=host)[:2] == (403, "PERMISSION_DENIED")
 
 
 @pytest.mark.kubernetes

@@ -127,6 +127,7 @@ class GoogleApi:
         self.container.clusters.setdefault(project.id, []).append(made)
         upstream = Upstream(url=kubernetes.url, root=kubernetes.root)
         self.dns.clusters[host] = upstream
+        self.dns.configs[host] = made["controlPlaneEndpointsConfig"]["dnsEndpointConfig"]
         holders = kubernetes.server.reviewer.holders
         holders.append(self.accounts.holder)
         self.ending.callback(holders.remove, self.accounts.holder)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from krun_testbed.certificates import Authority
 from krun_testbed.google_api_messages import Answer, Asked, denied, refused
@@ -86,11 +87,11 @@ class ConnectGateway:
 
 @dataclass(kw_only=True)
 class DnsEndpoint:
-    """``clusters`` maps host names (gke-….REGION.gke.goog) to API servers."""
+    """``clusters`` maps host names (gke-….REGION.gke.goog) to API servers, ``configs`` to their dnsEndpointConfig."""
 
     accounts: Accounts
     clusters: dict[str, Upstream] = field(default_factory=dict)
-    takes_kubernetes_tokens: set[str] = field(default_factory=set)  # names with enableK8sTokensViaDns
+    configs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __call__(self, asked: Asked) -> Answer:
         """Answer one request."""
@@ -98,8 +99,11 @@ class DnsEndpoint:
         upstream = self.clusters.get(name)
         if upstream is None:
             raise refused("NOT_FOUND", "Requested entity was not found.")
+        config = self.configs.get(name, {})
+        if not config.get("allowExternalTraffic"):
+            raise refused("PERMISSION_DENIED", "External traffic is not allowed to this endpoint.")
         is_google = asked.bearer in self.accounts.grants
-        if not is_google and name not in self.takes_kubernetes_tokens:
+        if not is_google and not config.get("enableK8sTokensViaDns"):
             raise refused("UNAUTHENTICATED", NOBODY, reason="ACCESS_TOKEN_TYPE_UNSUPPORTED")
         if is_google:
             self._check(asked, name=name)
