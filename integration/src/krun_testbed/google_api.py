@@ -43,6 +43,7 @@ from krun_testbed.kubernetes_server import PRIVATE, PUBLIC
 
 PROJECT = Project(id="demo-project", number="123456789012")  # the same as the metadata server's
 OVERRIDE = "CLOUDSDK_API_ENDPOINT_OVERRIDES_"
+REGIONS = ("us-central1", "us-east1", "europe-west1", "asia-east1")  # that certificates of regional names are good for
 # The true names of each server; those with * only by a proxy.
 NAMES = {
     "container": ("container.googleapis.com",),
@@ -195,16 +196,9 @@ def running(
 
 
 def hosts(name: str) -> tuple[str, ...]:
-    """The names that a server's certificate is good for: a wildcard stands for one whole label."""
-    return tuple("*.us-central1.gke.goog" if each == "*.gke.goog" else each for each in _spelled(NAMES[name]))
-
-
-def _spelled(names: tuple[str, ...]) -> Iterator[str]:
-    for name in names:
-        if name.startswith("*-"):
-            yield from (name.replace("*", region) for region in ("us-central1", "europe-west1"))
-        else:
-            yield name
+    """The names that a server's certificate is good for: in it, a wildcard stands for one whole label."""
+    spelled = [pattern.replace("*.", f"*.{region}.") for pattern in NAMES[name] for region in REGIONS]
+    return tuple(dict.fromkeys(each.replace("*-", f"{region}-") for each in spelled for region in REGIONS))
 
 
 def _apis(google: GoogleApi) -> dict[str, Api]:
