@@ -87,7 +87,7 @@ class GoogleApi:
 
     @contextlib.contextmanager
     def proxied(self, kubernetes: Kubernetes | None = None, *, address: str) -> Iterator[dict[str, str]]:
-        """A proxy to all of them by their true names, and the variables that lead there.
+        """A proxy to all of them by their true names, and the variables that lead there, instead of ``environment``.
 
         With Kubernetes, also to the public and the private address that ``add`` gives its cluster.
         """
@@ -235,7 +235,7 @@ def main(file: Path) -> None:
         google.add(cluster, "demo", fleet="global")
         proxy = stack.enter_context(google.proxied(cluster, address=address))
         metadata = stack.enter_context(metadata_server(google.accounts, address=address))
-        environment = google.environment | proxy | {"GCE_METADATA_HOST": metadata.address}
+        environment = proxy | {"GCE_METADATA_HOST": metadata.address}
         write(path=file, content="".join(f"{name}={value}\n" for name, value in environment.items()).encode())
         sys.stderr.write(f"krun_testbed.google_api: ready environment={file} kubeconfig={cluster.kubeconfig}\n")
         sys.stderr.flush()
