@@ -39,6 +39,7 @@ class Facts:
     scopes: tuple[str, ...] = ("https://www.googleapis.com/auth/cloud-platform",)
     project_attributes: Mapping[str, str] = field(default_factory=dict)
     instance_attributes: Mapping[str, str] = field(default_factory=dict)
+    network: str = ""  # of a machine's first interface; Cloud Run tells none
     flavor: str = "Google"  # in answers; empty for a server that is not Google's
     product: str = "Metadata Server for Serverless"
 
@@ -78,6 +79,9 @@ def _texts(facts: Facts) -> dict[str, str]:
         "instance/region": f"projects/{facts.number}/regions/{facts.region}" if facts.region else "",
         "instance/zone": f"projects/{facts.number}/zones/{facts.zone}" if facts.zone else "",
         "universe/universe-domain": "googleapis.com",
+        "instance/network-interfaces/0/network": f"projects/{facts.number}/networks/{facts.network}"
+        if facts.network
+        else "",
     }
     texts |= {f"project/attributes/{key}": value for key, value in facts.project_attributes.items()}
     return texts | {f"instance/attributes/{key}": value for key, value in facts.instance_attributes.items()}
