@@ -173,6 +173,15 @@ def test_an_expired_token_in_an_answer_is_not_handed_out(machine: Machine, addre
                 tokens.access() if b"access" in body else tokens.identity(AUDIENCE)
 
 
+def test_on_gke_an_account_that_is_not_linked_is_told_how_to_link_it(
+    machine: Machine, metadata: MetadataServer
+) -> None:
+    metadata.failures = [404]
+    with pytest.raises(Misconfigured, match=r"no ID token \(not set \(404\)\)") as caught:
+        machine.google(KUBERNETES_SERVICE_HOST="10.0.0.1").identity(AUDIENCE)
+    assert "iam.gke.io/gcp-service-account" in caught.value.hint
+
+
 # --- the order
 
 
@@ -181,7 +190,7 @@ def test_the_order_is_named_file_then_gclouds_file_then_metadata_server(
 ) -> None:
     tokens = machine.google()
     assert holder(machine, tokens.access())[1] == "metadata"
-    assert [one.outcome for one in tokens.tried] == ["not set", "not there", "used"]
+    assert [one.outcome for one in tokens.tried] == ["not set", "not there: No such file or directory", "used"]
     login = machine.apis.oauth2.login("me@example.com")
     machine.file(login, ".config/gcloud/application_default_credentials.json")
     assert holder(machine, machine.google().access()) == ("me@example.com", "refresh")
@@ -205,6 +214,14 @@ def test_a_named_file_that_fails_is_the_end_as_the_next_would_be_somebody_else(
         tokens.access()
     assert [one.outcome.partition(":")[0] for one in tokens.tried] == ["failed"]
     assert metadata.requests == []
+
+
+def test_a_home_that_is_somebody_elses_is_no_failure(machine: Machine, metadata: MetadataServer) -> None:
+    # A link that leads to itself is as little to be entered as another user's home, also for root.
+    (machine.home / ".config").symlink_to(machine.home / ".config")
+    tokens = machine.google()
+    assert holder(machine, tokens.access())[1] == "metadata"
+    assert tokens.tried[1].outcome.startswith("not there: ")
 
 
 def test_with_nothing_there_all_that_was_tried_is_told(machine: Machine) -> None:
@@ -246,6 +263,27 @@ def test_a_login_that_was_revoked_is_told_with_the_command_that_renews_it(machin
     with pytest.raises(Denied, match="expired or revoked") as caught:
         machine.google().access()
     assert caught.value.hint == "gcloud auth application-default login"
+
+
+def test_what_a_file_names_of_another_issuer_and_is_not_there_is_told(machine: Machine) -> None:
+    machine.use(machine.external(credential_source={"file": "/no/such/token"}))
+    with pytest.raises(Misconfigured, match="'/no/such/token' was not found"):
+        machine.google().access()
+    machine.use(machine.external())
+    with pytest.raises(Denied, match="invalid_target"):
+        machine.google().access()
+
+
+@pytest.mark.parametrize("fault", [google_api_faults.malformed(), google_api_faults.malformed(b"[]")])
+def test_an_answer_that_is_none_is_told_for_every_kind_of_file(
+    machine: Machine, fault: google_api_faults.Fault
+) -> None:
+    for name in ("oauth2", "sts"):
+        machine.apis.servers[name].faults.append(fault)
+    for content in (machine.key(), machine.apis.oauth2.login("me@example.com"), machine.external()):
+        machine.use(content)
+        with pytest.raises(Unreachable, match=r"something between us|not what a token service says"):
+            machine.google().access()
 
 
 @pytest.mark.parametrize("source", ["file", "json file", "url"])
@@ -394,7 +432,12 @@ def test_errors_of_the_credentials_api_are_told_apart(machine: Machine) -> None:
     machine.apis.accounts.actors[TARGET] = {ROBOT}
     server = machine.apis.servers["iamcredentials"]
     cases: list[tuple[google_api_faults.Fault, type[Failure], str]] = [
-        (google_api_faults.disabled("iamcredentials.googleapis.com", project="p"), Denied, "gcloud services enable"),
+        (
+            google_api_faults.disabled("iamcredentials.googleapis.com", project="p"),
+            Denied,
+            "gcloud services enable iamcredentials.googleapis.com --project=p",
+        ),
+        (google_api_faults.status(403, "Request had insufficient authentication scopes."), Denied, "--scopes=cloud-"),
         (google_api_faults.status(404, "Not found; Gaia id not found"), Misconfigured, "describe"),
         (google_api_faults.status(400, "bad"), Misconfigured, "audience"),
         (google_api_faults.status(401, "who"), Denied, "is not taken"),

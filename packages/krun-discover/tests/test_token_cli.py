@@ -116,6 +116,9 @@ def test_flags_that_do_not_go_together_end_with_2(env: dict[str, str], tmp_path:
     ):
         fails(2, "access", *arguments, env=env)
     fails(2, "id", env=env)
+    fails(2, "id", "--audience", "", env=env)
+    fails(2, "id", "--audience", "a b", env=env)
+    fails(2, "access", "--scope", "", env=env)
     fails(2, "kubernetes", env=env)
     fails(2, "kubernetes", "--audience", "a", "--expiration", "599", env=env)
     fails(2, "no-such", env=env)

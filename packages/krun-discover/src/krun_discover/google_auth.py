@@ -15,7 +15,7 @@ from typing import Any
 
 from krun_discover.errors import Denied, Failure, Misconfigured, Unreachable
 from krun_discover.google_endpoints import safe
-from krun_discover.google_source import UNKNOWN_LIFE, issued, no_identity
+from krun_discover.google_source import SCOPES, UNKNOWN_LIFE, issued, no_identity
 from krun_discover.google_sts import member_of
 from krun_discover.issued import Token
 from krun_discover.token_claims import shown
@@ -52,7 +52,7 @@ class Credential:
                 return "user:YOU"
         return member_of("SUBJECT", audience=str(self.info.get("audience"))) or "principal://…"
 
-    def access(self, scopes: Sequence[str]) -> Token:
+    def access(self, scopes: Sequence[str] = SCOPES) -> Token:
         """See Source."""
         return self._refreshed(lambda: self._credentials(list(scopes)))
 
@@ -84,7 +84,7 @@ class Credential:
 
     def _refreshed(self, make: Callable[[], Any]) -> Token:
         """The token. Errors of google-auth hold the answer that they complain about: none of them is passed on."""
-        from google.auth.exceptions import GoogleAuthError, RefreshError
+        from google.auth.exceptions import GoogleAuthError
 
         from krun_discover.google_transport import Request
 
@@ -98,12 +98,20 @@ class Credential:
             credentials.refresh(Request(web=self.web))
         except NoReply as error:
             raise Unreachable(f"{self.label}: {error}", hint="can it be reached from here? see HTTPS_PROXY") from error
-        except RefreshError as error:
-            kind: type[Failure] = Unreachable if error.retryable else Denied
-            raise kind(f"{self.label}: {_reason(error)}", hint=self._hint()) from None
-        except (GoogleAuthError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise Denied(f"{self.label}: {_reason(error)}", hint=self._hint()) from None
+        except GoogleAuthError as error:
+            raise self._kind(error)(f"{self.label}: {_reason(error)}", hint=self._hint()) from None
+        except (ValueError, TypeError, KeyError, AttributeError):
+            text = f"{self.label}: the answer is not what a token service says"
+            raise Unreachable(text, hint="is something between us and Google?") from None
         return issued(credentials.token, source=self.label, seconds=_seconds(credentials.expiry))
+
+    def _kind(self, error: Exception) -> type[Failure]:
+        """Google says no, or has trouble; or what the file names of another issuer is not there."""
+        from google.auth.exceptions import OAuthError, RefreshError
+
+        if not isinstance(error, OAuthError | RefreshError) or getattr(error, "retryable", False):
+            return Unreachable
+        return Denied if isinstance(error, OAuthError) or self.info["type"] not in EXTERNAL else Misconfigured
 
     def _hint(self) -> str:
         match self.info["type"]:

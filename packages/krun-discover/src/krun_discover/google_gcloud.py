@@ -45,7 +45,7 @@ class Gcloud:
             parts.append(str((place / "credentials.db").stat().st_mtime_ns))
         return "gcloud " + hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
-    def access(self, scopes: Sequence[str]) -> Token:
+    def access(self, scopes: Sequence[str] = SCOPES) -> Token:
         """See Source."""
         more = [] if tuple(scopes) == SCOPES else [f"--scopes={','.join(scopes)}"]
         return issued(self._run("print-access-token", *more), source=self.label)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from krun_discover.token_claims import shown
 from krun_discover.web import Call, NoReply, Reply, Web
 
 LIFETIME = 3600  # seconds; more takes a policy of the organisation
+_DISABLED = re.compile(r"has not been used in project (\S+) before")
 METHODS = {"generateAccessToken": "roles/iam.serviceAccountTokenCreator"} | {
     "generateIdToken": "roles/iam.serviceAccountOpenIdTokenCreator"
 }
@@ -52,7 +54,7 @@ class Impersonated:
         """See Source."""
         return f"serviceAccount:{self.email}"
 
-    def access(self, scopes: Sequence[str]) -> Token:
+    def access(self, scopes: Sequence[str] = SCOPES) -> Token:
         """See Source."""
         found = self._ask("generateAccessToken", {"scope": list(scopes), "lifetime": f"{self.lifetime}s"})
         token = issued(found.get("accessToken"), source=self.label)
@@ -83,8 +85,11 @@ class Impersonated:
     def _failure(self, reply: Reply, *, method: str, what: str) -> Failure:
         message = message_of(reply)
         text = f"{what}: HTTP {reply.status}" + (f": {message}" if message else "")
-        if "has not been used" in message or "SERVICE_DISABLED" in message or "is disabled" in message:
-            return Denied(text, hint="gcloud services enable iamcredentials.googleapis.com --project=PROJECT")
+        if disabled := _DISABLED.search(message):
+            return Denied(text, hint=f"gcloud services enable iamcredentials.googleapis.com --project={disabled[1]}")
+        if "insufficient authentication scopes" in message:
+            command = "gcloud compute instances set-service-account VM --scopes=cloud-platform"
+            return Denied(text, hint=f"the machine's own scopes are too narrow: {command}")
         if reply.status == 403:
             return Denied(text, hint=_grant(self.email, method=method, member=self.source.member))
         if reply.status == 401:

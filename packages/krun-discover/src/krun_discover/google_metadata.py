@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
-from krun_discover.errors import Denied, Unreachable
-from krun_discover.google_source import Absent, issued
+from krun_discover.errors import Denied, Misconfigured, Unreachable
+from krun_discover.google_source import SCOPES, Absent, issued
 from krun_discover.issued import Token
 from krun_discover.metadata import Client
 
+ACCESS_TOKEN, ID_TOKEN = "access token", "ID token"
 ACCOUNT = "instance/service-accounts/default"
 # Signs that a metadata server is there and is who we are; in Kubernetes there may be none, or one of the node's.
 PROMISES = ("GCE_METADATA_HOST", "K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL", "the machine's product name")
@@ -26,9 +27,9 @@ class MetadataServer:
     principal: str = ""  # the server keeps its tokens itself, and is next door
     member: str = "serviceAccount:EMAIL"
 
-    def access(self, scopes: Sequence[str]) -> Token:
+    def access(self, scopes: Sequence[str] = SCOPES) -> Token:
         """See Source. Compute Engine has scopes of its own for the machine, and ignores these."""
-        text = self._ask(f"{ACCOUNT}/token?scopes={quote(','.join(scopes), safe=':/,')}", what="access token")
+        text = self._ask(f"{ACCOUNT}/token?scopes={quote(','.join(scopes), safe=':/,')}", what=ACCESS_TOKEN)
         try:
             found = json.loads(text)
         except (ValueError, RecursionError):
@@ -40,7 +41,7 @@ class MetadataServer:
     def identity(self, audience: str) -> Token:
         """See Source."""
         query = urlencode({"audience": audience, "format": "full"}, quote_via=quote)
-        return issued(self._ask(f"{ACCOUNT}/identity?{query}", what="ID token"), source=self.label)
+        return issued(self._ask(f"{ACCOUNT}/identity?{query}", what=ID_TOKEN), source=self.label)
 
     def _ask(self, path: str, *, what: str) -> str:
         answer = self.client.ask(path)
@@ -59,5 +60,12 @@ class MetadataServer:
             raise Denied(
                 f"{self.label} {settings.server}, {what}: {answer.note}",
                 hint="does the service account still exist, and may the platform act for it?",
+            )
+        if settings.kubernetes and what == ID_TOKEN:
+            # GKE's server knows the Kubernetes account, and STS issues no ID tokens.
+            raise Misconfigured(
+                f"{self.label} {settings.server}: no {what} ({answer.note})",
+                hint="link a Google service account: kubectl annotate serviceaccount NAME "
+                "iam.gke.io/gcp-service-account=EMAIL, and give NAME roles/iam.workloadIdentityUser for it",
             )
         raise Absent(f"it has no {what}: {answer.note}")

@@ -31,7 +31,7 @@ class Source(Protocol):
     def member(self) -> str:
         """The principal in IAM's words (``serviceAccount:EMAIL``), for commands in hints; may be a placeholder."""
 
-    def access(self, scopes: Sequence[str]) -> Token:
+    def access(self, scopes: Sequence[str] = SCOPES) -> Token:
         """An access token. Raises Absent, or a Failure."""
 
     def identity(self, audience: str) -> Token:

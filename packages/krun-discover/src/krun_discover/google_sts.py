@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from krun_discover.errors import Denied, Failure, Misconfigured, Unreachable
 from krun_discover.google_iam import message_of
-from krun_discover.google_source import issued
+from krun_discover.google_source import SCOPES, issued
 from krun_discover.issued import Token
 from krun_discover.token_claims import claims, shown
 from krun_discover.web import Call, NoReply, Reply, Web
@@ -42,7 +42,7 @@ class Federated:
         """See Source: not kept, as who the subject is only its token tells."""
         return ""
 
-    def access(self, scopes: Sequence[str]) -> Token:
+    def access(self, scopes: Sequence[str] = SCOPES) -> Token:
         """See Source."""
         subject = self._subject().value
         self.member = member_of(str(claims(subject).get("sub", "")), audience=self.audience) or self.member

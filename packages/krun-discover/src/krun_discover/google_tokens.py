@@ -130,8 +130,12 @@ class GoogleTokens:
 
     def _well_known(self) -> Source:
         place = google_config.folder(self._environ)
-        if place is None or not (place / google_config.CREDENTIALS).exists():
-            raise Absent("not there" if place else "not there: no HOME")
+        if place is None:
+            raise Absent("not there: no HOME")
+        try:
+            (place / google_config.CREDENTIALS).stat()
+        except OSError as error:  # somebody else's home, too
+            raise Absent(f"not there: {error.strerror}") from error
         return self._file(place / google_config.CREDENTIALS, what="gcloud's credential file")
 
     def _file(self, path: Path, *, what: str) -> Source:

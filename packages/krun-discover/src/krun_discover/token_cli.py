@@ -79,6 +79,7 @@ def kubernetes(
       krun-token kubernetes --namespace demo --audience istio-ca
     """
     options = token_options.read(flags)
+    token_options.check(audience, flag="--audience")
     from krun_discover import token_mint  # late: what only one command needs
 
     run = token_mint.Kubernetes(
@@ -103,6 +104,7 @@ def identity(*, audience: str, **flags: Any) -> None:
       curl -H "Authorization: Bearer $(krun-token id --audience $URL)" $URL
     """
     options = token_options.read(flags)
+    token_options.check((audience,), flag="--audience")
     from krun_discover import token_mint
 
     _deliver(token_mint.Google(environ=os.environ, audience=audience), options)
@@ -119,6 +121,7 @@ def access(*, scope: tuple[str, ...], **flags: Any) -> None:
       krun-token access --scope https://www.googleapis.com/auth/cloud-platform
     """
     options = token_options.read(flags)
+    token_options.check(scope, flag="--scope")
     from krun_discover import token_mint
 
     _deliver(token_mint.Google(environ=os.environ, scopes=scope), options)

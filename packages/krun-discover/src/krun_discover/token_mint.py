@@ -28,10 +28,10 @@ class Mint(Protocol):
 
 @dataclass(kw_only=True)
 class Google:
-    """An ID token for the audience, or an access token where there is none."""
+    """An ID token for the audience, or an access token where that is None."""
 
     environ: Mapping[str, str]
-    audience: str = ""
+    audience: str | None = None
     scopes: Sequence[str] = ()
     _lines: list[str] = field(default_factory=list)
 
@@ -40,7 +40,7 @@ class Google:
         web = Web(deadline=time.monotonic() + seconds, environ=self.environ)
         tokens = _google(web, environ=self.environ, cache=_cache(self.environ, is_new=is_new))
         try:
-            if self.audience:
+            if self.audience is not None:
                 return tokens.identity(self.audience)
             return tokens.access(tuple(self.scopes)) if self.scopes else tokens.access()
         finally:

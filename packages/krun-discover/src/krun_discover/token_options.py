@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,6 @@ from krun_discover import log
 from krun_discover.token_file import TokenFile, mode, owner
 
 Function = TypeVar("Function", bound=Callable[..., object])
-NAMES = ("to", "owner", "mode", "watch", "explain", "timeout", "log_level", "log_format")
 
 _OPTIONS = (
     click.option("--to", metavar="FILE", help="Write the token to FILE, replaced as a whole; nothing on stdout."),
@@ -79,6 +78,13 @@ def read(flags: dict[str, Any]) -> Options:
     if file:
         file.check()
     return Options(file=file, watch=flags["watch"], explain=flags["explain"], timeout=flags["timeout"])
+
+
+def check(values: Sequence[str], *, flag: str) -> None:
+    """Raises click.BadParameter for an audience or a scope that is none, such as an unset variable in a script."""
+    for value in values:
+        if not value or not value.isprintable() or " " in value:
+            raise click.BadParameter(f"{value!r} is not one word", param_hint=flag)
 
 
 def _file(flags: dict[str, Any]) -> TokenFile:

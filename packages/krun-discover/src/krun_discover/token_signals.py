@@ -26,7 +26,7 @@ class Signals:
         self._is_ended = False
         self._is_interruptible = False
         self._previous: dict[signal.Signals, object] = {}
-        self._reader = self._writer = -1
+        self._reader = self._writer = self._wakeup = -1
 
     def __enter__(self) -> Self:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
