@@ -152,7 +152,7 @@ def test_without_any_cluster_both_places_are_named(tmp_path: Path, address: str)
     env = processes.environment(HOME=str(tmp_path))
     done = processes.run([components.command("krun-secret"), "db", "--to", str(tmp_path / "x")], env=env)
     assert done.returncode == 78
-    assert "no cluster is configured: KUBECONFIG is not set" in done.stderr
+    assert "no cluster is known here: KUBECONFIG is not set" in done.stderr
     assert "KUBERNETES_SERVICE_HOST is not set" in done.stderr
 
 

@@ -10,16 +10,15 @@ from typing import NoReturn
 
 import click
 
-from krun_discover import errors, log, secret_files
-from krun_discover.issued import Token
-from krun_discover.kube import Cluster
-from krun_discover.kube_find import find
+from krun_discover import errors, kube_find, log, secret_files
 from krun_discover.web import Web
 
 EPILOG = """\b
 Variables:
   KUBECONFIG, or ~/.kube/config; in a pod KUBERNETES_SERVICE_HOST and the
-  pod's own token; HTTPS_PROXY NO_PROXY
+  pod's own token; where there is neither, those by which krun-discover
+  finds the cluster: MESH PROJECT_ID CLUSTER_NAME CLUSTER_LOCATION, or what
+  the metadata server says. HTTPS_PROXY NO_PROXY
 
 \b
 Examples:
@@ -46,7 +45,7 @@ logger = logging.getLogger(__name__)
     metavar="NS",
     envvar="WORKLOAD_NAMESPACE",
     show_envvar=True,
-    help="The secret's; if not given, the context's or the pod's, or default.",
+    help="The secret's; if not given, the context's, the pod's, or the one that krun-discover finds.",
 )
 @click.option("--context", "cluster_context", metavar="C", help="Of the kubeconfig; if not given, its current one.")
 @click.option(
@@ -93,9 +92,9 @@ def command(
         raise click.BadParameter(f"{timeout} is not a number of seconds", param_hint="--timeout")
     web = Web(deadline=time.monotonic() + timeout, environ=os.environ)
     log.configure(tool="krun-secret", level=log_level, style=log_format)
-    target = find(os.environ, context=cluster_context or "", google=lambda: _google(web))
-    namespace = namespace or target.namespace or "default"
-    files = Cluster(web=web, target=target).get_secret(namespace=namespace, name=name)
+    home = kube_find.home(os.environ, web=web, context=cluster_context or "", namespace=namespace or "")
+    target, namespace = home.cluster.target, home.namespace
+    files = home.cluster.get_secret(namespace=namespace, name=name)
     if files is None:
         raise errors.Misconfigured(
             f"there is no secret {name} in namespace {namespace} ({target.source})",
@@ -106,16 +105,6 @@ def command(
     is_new = secret_files.write(folder, files, deadline=web.deadline)
     fields = {"source": what, "count": len(files)}
     logger.info("secret written" if is_new else "secret has not changed", extra={"fields": fields})
-
-
-def _google(web: Web) -> Token:
-    """Google's access token, for clusters of GKE."""
-    from krun_discover import token_cache  # late: only for these
-    from krun_discover.google_source import SCOPES
-    from krun_discover.google_tokens import GoogleTokens
-
-    cache = token_cache.TokenCache(folder=token_cache.folder(os.environ))
-    return GoogleTokens(web=web, environ=os.environ, cache=cache).access(SCOPES)
 
 
 def main() -> NoReturn:
