@@ -169,6 +169,7 @@ class Assembly:
         asked = Asked(
             project=project,
             number=self._given.value("PROJECT_NUMBER") or self._own("project/numeric-project-id"),
+            own=self._own("project/project-id"),
             name=self._given.value("CLUSTER_NAME"),
             location=self._given.value("CLUSTER_LOCATION"),
             region=self._region(),

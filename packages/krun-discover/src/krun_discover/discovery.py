@@ -72,7 +72,7 @@ def discover(
     # Last, as a rule above may have needed one of them after all.
     found |= {name: resolution.glance(name) for name in names - set(found)}
     failure = lost() if has_control_plane and not found["XDS_ADDR"].value else None
-    failure = _judge(found, environ=environ) or failure
+    failure = failure or _judge(found, environ=environ)
     return Discovered(found=tuple(found[name] for name in sorted(found)), failure=failure)
 
 

@@ -81,4 +81,4 @@ class MeshEnv:
 
 def _none(search: Search) -> Answer:
     failure = search.found().failure
-    return Answer(note=NO_ANSWER if failure else NO_CLUSTER, failed=failure is not None)
+    return Answer(note=NO_ANSWER if failure else NO_CLUSTER)  # the failure itself is told once, by the search

@@ -34,10 +34,11 @@ class Way:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What is known before: everything may be empty. ``given`` names a cluster that the user has named."""
+    """What is known before: everything may be empty."""
 
     project: str = ""  # id
     number: str = ""
+    own: str = ""  # the project that we run in
     name: str = ""
     location: str = ""
     region: str = ""
@@ -182,8 +183,7 @@ class GoogleWays:
 
     def _quota(self, project: str) -> str:
         """Whose quota it is: the project's, when that is not our own."""
-        own = (self._asked.project, self._asked.number, "")
-        return "" if project in own else project
+        return "" if self._asked.own in ("", project) else project
 
     def _labels(self, project: str) -> Mapping[str, str]:
         return self._of_manager(project).labels
