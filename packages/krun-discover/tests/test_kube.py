@@ -8,12 +8,15 @@ import datetime
 import json
 import re
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from krun_discover import kube_access, kube_credentials
 from krun_discover.errors import Denied, Failure, Misconfigured, Unreachable
@@ -25,6 +28,7 @@ from krun_discover.kube_ranges import Ranges, ranges
 from krun_discover.kube_target import Target, believed
 from krun_discover.web import Web
 from krun_testbed.certificates import Authority
+from krun_testbed.kubernetes_kubeconfig import kubeconfig
 from krun_testbed.web_peers import WebPeer, answer, connect_proxy, server_tls, web_peer
 
 pytestmark = pytest.mark.loopback
@@ -367,3 +371,40 @@ def test_ranges_that_we_may_not_know_are_no_failure(api: Callable[..., Api]) -> 
         pods=(),
         remarks=("servicecidrs are not known to this API server: it is older than 1.33", "may not list nodes"),
     )
+
+
+HEAVY = {
+    "asyncio",
+    "yaml",
+    "requests",
+    "urllib3",
+    "kubernetes",
+    "google.auth",
+    "cryptography",
+    "subprocess",
+    "click.testing",
+}
+
+
+@pytest.mark.parametrize("is_yaml", [False, True])
+def test_a_request_by_a_kubeconfig_loads_nothing_heavy_and_yaml_only_for_yaml(
+    api: Callable[..., Api], authority: Authority, tmp_path: Path, is_yaml: bool
+) -> None:
+    made = api(found(data={"a": "b"}))
+    user = {"token": CANARY}
+    text = kubeconfig(server=made.cluster.target.server, root=authority.root, user=user)
+    if not is_yaml:
+        text = json.dumps(yaml.safe_load(text))
+    (tmp_path / "config").write_text(text, encoding="utf-8")
+    code = (
+        "import sys, time\n"
+        "from krun_discover import kubeconfig\nfrom krun_discover.kube import Cluster\n"
+        "from krun_discover.web import Web\n"
+        "target = kubeconfig.load({'KUBECONFIG': sys.argv[1]}, google=lambda: None)\n"
+        "cluster = Cluster(web=Web(deadline=time.monotonic() + 20, environ={}), target=target)\n"
+        "assert cluster.get_config_map(namespace='demo', name='mesh-env') == {'a': 'b'}\n"
+        "print(*sys.modules)"
+    )
+    argv = [sys.executable, "-c", code, str(tmp_path / "config")]
+    loaded = set(subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split())
+    assert loaded & HEAVY == ({"yaml"} if is_yaml else set())

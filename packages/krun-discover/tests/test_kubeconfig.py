@@ -395,6 +395,14 @@ def test_googles_plugin_is_not_run_as_its_token_is_at_hand(tmp_path: Path, comma
     assert "google-token" not in repr(found)
 
 
+def test_googles_plugin_is_run_when_its_arguments_ask_for_more(tmp_path: Path) -> None:
+    plugin = {"command": "gke-gcloud-auth-plugin", "apiVersion": "client.authentication.k8s.io/v1beta1"}
+    own = {"exec": plugin | {"args": ["--use_application_default_credentials"]}}
+    assert isinstance(target(tmp_path, text(user=own)).credentials, kube_credentials.Google)
+    more = {"exec": plugin | {"args": ["--impersonate_service_account=x"]}}
+    assert isinstance(target(tmp_path, text(user=more)).credentials, Exec)
+
+
 def test_the_old_provider_for_google_is_the_same(tmp_path: Path) -> None:
     user = {"auth-provider": {"name": "gcp", "config": {"access-token": CANARY}}}
     assert proof(target(tmp_path, text(user=user)).credentials).headers == {"Authorization": "Bearer google-token"}

@@ -11,8 +11,9 @@ from krun_discover.issued import Token
 from krun_discover.kube_credentials import Anonymous, Credentials
 from krun_discover.kubeconfig_entry import Entry
 
-# Each of these prints an access token of Google's, which we get without running it.
-GOOGLE_PLUGINS = frozenset({"gke-gcloud-auth-plugin", "gke-gcloud-auth-plugin.exe", "gcloud-auth-plugin"})
+# It prints an access token of Google's, which we get without running it, unless its arguments ask for more than that.
+GOOGLE_PLUGINS = frozenset({"gke-gcloud-auth-plugin", "gke-gcloud-auth-plugin.exe"})
+GOOGLE_ARGUMENTS = frozenset({"--use_application_default_credentials"})
 UNSUPPORTED = ("as-groups", "as-uid", "as-user-extra")
 
 
@@ -94,7 +95,8 @@ def _exec(
     command = entry.line("command")
     if not command:
         raise entry.wrong("command", "is missing")
-    if Path(command).name in GOOGLE_PLUGINS:
+    arguments = entry.texts("args")
+    if Path(command).name in GOOGLE_PLUGINS and GOOGLE_ARGUMENTS.issuperset(arguments):
         return kube_credentials.Google(google=google)
     from krun_discover import exec_plugin  # late: with subprocess
 
@@ -111,7 +113,7 @@ def _exec(
         command=entry.path("command") if "/" in command else command,
         api_version=version,
         title=entry.title,
-        arguments=entry.texts("args"),
+        arguments=arguments,
         env=_env(entry),
         interactive_mode=mode,
         install_hint=entry.text("installHint"),
