@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import datetime
+import re
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +14,7 @@ from string import Template
 import pytest
 
 from krun_testbed import components, discover_world, processes, tables
+from krun_testbed.certificates import Authority
 from krun_testbed.discover_world import EMAIL, MESH, World
 from krun_testbed.google_api import GoogleApi
 from krun_testbed.kubernetes import Kubernetes
@@ -96,6 +100,63 @@ def test_the_role_is_for_that_secret_only(workload: Workload) -> None:
     workload.kubernetes.secret("other", VALUES, namespace=workload.namespace)
     assert workload.run("other").returncode == 77
     assert workload.run("db", "--namespace", "kube-system").returncode == 77
+
+
+def broken(workload: Workload, how: str) -> tuple[int, str]:
+    """Break something on the way to the API server; the status and the words that must follow."""
+    kubernetes, config, text = workload.kubernetes, workload.config, workload.config.read_text(encoding="utf-8")
+    token = f"token: {workload.token}"
+    match how:
+        case "file":
+            config.write_text(text.replace(token, f"token: [{workload.token}"), encoding="utf-8")
+            return 65, f"{config}: line "
+        case "cluster":
+            config.write_text(text.replace("server: https", "server: ftp"), encoding="utf-8")
+            return 65, f"{config}: clusters[name=test].cluster.server: is no URL of a server"
+        case "context":
+            config.write_text(text.replace("current-context: test", "current-context: prod"), encoding="utf-8")
+            return 78, "there is no context 'prod'\nhint: known contexts: test"
+        case "token file":
+            config.write_text(text.replace(token, "tokenFile: nowhere"), encoding="utf-8")
+            return 78, f"tokenFile: {config.parent}/nowhere cannot be read: No such file"
+        case "plugin":
+            program = workload.folder / "plugin"
+            script = f"#!/bin/sh\necho {workload.token}\necho sign in first, $TOKEN >&2\nexit 7\n"
+            program.write_text(script, encoding="utf-8")
+            program.chmod(0o755)
+            env = f"env: [{{name: TOKEN, value: {workload.token}}}]"
+            plugin = f"{{apiVersion: client.authentication.k8s.io/v1, command: ./plugin, {env}}}"
+            config.write_text(text.replace(token, f"exec: {plugin}"), encoding="utf-8")
+            return 77, "users[name=test].user.exec: plugin ended with status 7: sign in first, ***"
+        case "certificate":
+            pair = kubernetes.server.clients.certificate(user=workload.user, life=-datetime.timedelta(hours=1))
+            kubernetes.config_for(config, certificate=pair)
+            return 77, "client-certificate-data has expired on 20"
+        case "token":
+            config.write_text(text.replace(workload.token, f"other.{CANARY}"), encoding="utf-8")
+            return 77, "users[name=test].user.token: not accepted (HTTP 401)"
+        case "authority":
+            root = base64.b64encode(Authority().root).decode()
+            changed = re.sub("certificate-authority-data: .*", f"certificate-authority-data: {root}", text)
+            config.write_text(changed, encoding="utf-8")
+            return 69, "its certificate is not trusted"
+        case "proxy":
+            proxy = f"proxy-url: http://me:{CANARY}@127.0.0.1:1"
+            config.write_text(text.replace("server: ", f"{proxy}\n    server: "), encoding="utf-8")
+            return 69, "the proxy refused the connection\nhint: the way leads through the kubeconfig's proxy-url"
+    raise AssertionError(how)
+
+
+@pytest.mark.parametrize(
+    "how", ["file", "cluster", "context", "token file", "plugin", "certificate", "token", "authority", "proxy"]
+)
+def test_what_is_broken_on_the_way_is_told_with_its_status_and_without_secrets(workload: Workload, how: str) -> None:
+    workload.grant()
+    status, words = broken(workload, how)
+    done = workload.run("db", "--timeout", "10")
+    assert (done.returncode, words in done.stderr) == (status, True), done.stderr
+    assert done.stderr.count("\nhint: ") == 1
+    assert not workload.to.exists()
 
 
 @pytest.fixture

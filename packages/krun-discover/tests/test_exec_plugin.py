@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import pty
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -311,3 +313,31 @@ def test_what_is_shown_is_one_printable_line_of_a_bounded_length(text: str, know
     shown = redacted(text, known=known)
     assert shown.isprintable()
     assert len(shown) <= 1001
+
+
+@pytest.mark.loopback
+def test_a_person_at_a_terminal_is_asked_by_the_plugin_itself(tmp_path: Path) -> None:
+    body = (
+        "print('your code?', file=sys.stderr, flush=True)\n"
+        "code = sys.stdin.readline().strip()\n"
+        "info = json.loads(os.environ['KUBERNETES_EXEC_INFO'])['spec']\n"
+        f"print(json.dumps({{'apiVersion': '{V1}', 'kind': 'ExecCredential', "
+        "'status': {'token': f'{code}-{info[\"interactive\"]}'}}))"
+    )
+    code = (
+        "import sys, time\nfrom krun_discover.exec_plugin import Plugin, run\n"
+        f"plugin = Plugin(command=sys.argv[1], api_version='{V1}', title='x', interactive_mode='Always')\n"
+        "print(run(plugin, environ={}, deadline=time.monotonic() + 20).token)"
+    )
+    ours, theirs = pty.openpty()
+    try:
+        argv = [sys.executable, "-c", code, str(script(tmp_path, body))]
+        with subprocess.Popen(argv, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "your code?\n"
+            os.write(ours, b"1234\n")
+            stdout, stderr = process.communicate(timeout=20)
+        assert (process.returncode, stdout, stderr) == (0, "1234-True\n", "")
+    finally:
+        os.close(ours)
+        os.close(theirs)
