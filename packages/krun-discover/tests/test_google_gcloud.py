@@ -17,6 +17,7 @@ from krun_discover.google_source import Absent
 from krun_discover.google_tokens import GoogleTokens
 from krun_discover.token_cache import TokenCache
 from krun_discover.web import Web
+from krun_testbed.google_tokens import Issuer
 
 pytestmark = pytest.mark.loopback
 
@@ -98,6 +99,13 @@ def test_a_user_has_id_tokens_for_cloud_run_only_which_takes_those_of_gcloud(tmp
         with pytest.raises(Misconfigured, match="no ID token of a chosen audience") as caught:
             google(install(tmp_path, USER)).identity(audience)
         assert IMPERSONATION in caught.value.hint
+
+
+def test_a_token_of_another_audience_is_not_handed_out(tmp_path: Path) -> None:
+    # As gcloud 528 does when the key of its service account is gone: status 0, and the last token for itself.
+    token = Issuer().id_token("32555940559.apps.googleusercontent.com")
+    with pytest.raises(Denied, match=r"is for 32555940559\.apps\.googleusercontent\.com, not for https://b\.example"):
+        google(install(tmp_path, f"echo {token}")).identity("https://b.example")
 
 
 def test_impersonation_is_ours_as_gcloud_would_not_say_which_role_is_missing(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ class Gcloud:
     def identity(self, audience: str) -> Token:
         """See Source. A user has tokens for gcloud itself only; Cloud Run takes them, for developers, nobody else."""
         try:
-            return issued(self._run("print-identity-token", f"--audiences={audience}"), source=self.label)
+            text = self._run("print-identity-token", f"--audiences={audience}")
+            return issued(text, source=self.label, audience=audience)
         except _WrongAccount as error:
             if not (urlsplit(audience).hostname or "").endswith(".run.app"):
                 raise no_identity(self.label) from error

@@ -63,9 +63,8 @@ class Impersonated:
     def identity(self, audience: str) -> Token:
         """See Source."""
         # Without the email, Cloud Run and IAP do not know whom to look up.
-        return issued(
-            self._ask("generateIdToken", {"audience": audience, "includeEmail": True}).get("token"), source=self.label
-        )
+        found = self._ask("generateIdToken", {"audience": audience, "includeEmail": True})
+        return issued(found.get("token"), source=self.label, audience=audience)
 
     def _ask(self, method: str, question: Mapping[str, object]) -> Mapping[str, object]:
         bearer = self.source.access(SCOPES).value

@@ -41,7 +41,8 @@ class MetadataServer:
     def identity(self, audience: str) -> Token:
         """See Source."""
         query = urlencode({"audience": audience, "format": "full"}, quote_via=quote)
-        return issued(self._ask(f"{ACCOUNT}/identity?{query}", what=ID_TOKEN), source=self.label)
+        text = self._ask(f"{ACCOUNT}/identity?{query}", what=ID_TOKEN)
+        return issued(text, source=self.label, audience=audience)
 
     def _ask(self, path: str, *, what: str) -> str:
         answer = self.client.ask(path)

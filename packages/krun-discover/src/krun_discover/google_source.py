@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from krun_discover.errors import Misconfigured, Unreachable
+from krun_discover.errors import Denied, Misconfigured, Unreachable
 from krun_discover.issued import Token
-from krun_discover.token_claims import expires, is_token
+from krun_discover.token_claims import audiences, expires, is_token, shown
 
 CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 SCOPES = (CLOUD_PLATFORM,)
@@ -42,10 +42,10 @@ class Absent(Exception):
     """The source is not there on this machine: the next one is asked. The text says why."""
 
 
-def issued(value: object, *, source: str, seconds: object = None) -> Token:
+def issued(value: object, *, source: str, seconds: object = None, audience: str = "") -> Token:
     """A token out of somebody's answer; ``seconds`` is its life when the answer tells one.
 
-    Raises Unreachable for an answer without a token, or with one that has expired.
+    Raises Unreachable for an answer without a token, or with one that has expired; Denied for another audience's.
     """
     if not isinstance(value, str) or not is_token(value):
         raise Unreachable(f"{source}: the answer holds no token", hint="is something between us and Google?")
@@ -57,6 +57,12 @@ def issued(value: object, *, source: str, seconds: object = None) -> Token:
         end = now + seconds
     if end is not None and end <= now:
         raise Unreachable(f"{source}: the token in the answer has expired", hint="is the clock of this machine right?")
+    if audience and audiences(value) and audience not in audiences(value):
+        # gcloud does so when it cannot renew a login: it prints the last token that it had for itself.
+        told = shown(", ".join(audiences(value)))
+        raise Denied(
+            f"{source}: the ID token is for {told}, not for {audience}", hint="sign in again: gcloud auth login"
+        )
     return Token(value=value, expires=now + UNKNOWN_LIFE if end is None else end, source=source)
 
 

@@ -112,7 +112,7 @@ class TokenCache:
                 _sweep(self._folder, now=self._clock())
                 _write(self._folder / key.name, Entry(token=token, issued=self._clock()))
         except OSError as error:
-            fields = {"address": str(self._folder), "reason": error.strerror}
+            fields = {"source": str(self._folder), "reason": error.strerror}
             log.debug("tokens cannot be kept", extra={"fields": fields})
 
 
@@ -124,7 +124,7 @@ def _is_ours(folder: Path) -> bool:
         return False
     is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
     if not is_ours:
-        fields = {"address": str(folder), "reason": "it must be a folder of this user, with mode 0700"}
+        fields = {"source": str(folder), "reason": "it must be a folder of this user, with mode 0700"}
         log.warning("tokens are not kept", extra={"fields": fields})
     return is_ours
 
