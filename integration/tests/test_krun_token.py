@@ -36,7 +36,7 @@ class Google:
 
     def _identity(self, audience: str) -> str:
         # Two tokens of the same second are the same text.
-        self.issued.append(self._issuer.id_token(f"{audience}#{len(self.issued)}", life=self.life))
+        self.issued.append(self._issuer.id_token(audience, f"me{len(self.issued)}@example.com", self.life))
         return self.issued[-1]
 
 

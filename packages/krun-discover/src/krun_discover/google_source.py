@@ -60,9 +60,8 @@ def issued(value: object, *, source: str, seconds: object = None, audience: str 
     if audience and audiences(value) and audience not in audiences(value):
         # gcloud does so when it cannot renew a login: it prints the last token that it had for itself.
         told = shown(", ".join(audiences(value)))
-        raise Denied(
-            f"{source}: the ID token is for {told}, not for {audience}", hint="sign in again: gcloud auth login"
-        )
+        hint = "gcloud auth login" if source.startswith("gcloud") else "is something between us and Google?"
+        raise Denied(f"{source}: the ID token is for {told}, not for {audience}", hint=hint)
     return Token(value=value, expires=now + UNKNOWN_LIFE if end is None else end, source=source)
 
 
