@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[3]
 # Which distribution's folder holds a command.
 COMMANDS = {
     "krun-discover": "krun-discover",
+    "krun-token": "krun-discover",
+    "krun-secret": "krun-discover",
     "krun-iptables": "krun-iptables",
     "krun-launch": "krun-launch",
     "hbone": "hbone",
@@ -19,7 +21,7 @@ COMMANDS = {
     "krun-sshd": "krun-sshd",
 }
 # Modules of the click commands that are not in `cli`: a package's second command, and one whose start is without click.
-CLI = {"hboned": "server_cli", "hbone": "command"}
+CLI = {"hboned": "server_cli", "hbone": "command", "krun-token": "token_cli", "krun-secret": "secret_cli"}
 # Shell scripts among the commands: they keep their own promises, and have no command line of click's.
 SCRIPTS = {"krun": "krun-launch"}
 PACKAGES = tuple(dict.fromkeys(COMMANDS.values()))
