@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from krun_discover import metadata
+from krun_discover.address import Address
 from krun_discover.errors import DeadlinePassed, Denied, Misconfigured
 from krun_discover.google_gcloud import Gcloud
 from krun_discover.google_source import Absent
@@ -18,6 +21,7 @@ from krun_discover.google_tokens import GoogleTokens
 from krun_discover.token_cache import TokenCache
 from krun_discover.web import Web
 from krun_testbed.google_tokens import Issuer
+from krun_testbed.web_peers import answer, web_peer
 
 pytestmark = pytest.mark.loopback
 
@@ -170,6 +174,29 @@ def test_a_gcloud_that_cannot_be_run_is_told(tmp_path: Path) -> None:
     (tmp_path / "bin" / "gcloud").write_text("#!/no/such/interpreter\n")
     with pytest.raises(Misconfigured, match="cannot be run: No such file"):
         google(environ).access()
+
+
+def test_on_a_laptop_a_kept_token_spares_the_probe_for_a_metadata_server(tmp_path: Path, address: str) -> None:
+    environ = install(tmp_path, "echo ya29.canary") | {"NO_GCE_CHECK": ""}
+    cache = TokenCache(folder=tmp_path / "tokens")
+    with web_peer(address, answer(404, b"")) as peer:
+        # Not by GCE_METADATA_HOST, which would speak for one.
+        settings = metadata.Settings(server=Address(host=address, port=peer.port))
+
+        def ask(settings: metadata.Settings) -> GoogleTokens:
+            web = Web(deadline=time.monotonic() + 20, environ=environ)
+            client = metadata.Client(settings=settings, deadline=web.deadline)
+            tokens = GoogleTokens(web=web, environ=environ, metadata=client, cache=cache)
+            assert tokens.access().value == "ya29.canary"
+            return tokens
+
+        ask(settings)
+        assert len(peer.requests) == 1
+        tokens = ask(settings)
+        assert len(peer.requests) == 1
+        assert tokens.tried[2].outcome.startswith("not asked: nothing speaks for one")
+        ask(dataclasses.replace(settings, sign="KUBERNETES_SERVICE_HOST"))
+        assert len(peer.requests) == 2
 
 
 def test_a_kept_token_is_for_the_account_that_is_active(tmp_path: Path) -> None:

@@ -449,7 +449,7 @@ def test_errors_of_the_credentials_api_are_told_apart(machine: Machine) -> None:
     for fault, kind, hint in cases:
         server.faults[:] = [fault]
         with pytest.raises(kind) as caught:
-            machine.google(seconds=0.8, CLOUDSDK_AUTH_IMPERSONATE_SERVICE_ACCOUNT=TARGET).identity(AUDIENCE)
+            machine.google(CLOUDSDK_AUTH_IMPERSONATE_SERVICE_ACCOUNT=TARGET).identity(AUDIENCE)
         assert hint in caught.value.hint, fault
         assert f"generateIdToken for {TARGET}" in caught.value.message
 

@@ -75,11 +75,9 @@ class GoogleTokens:
         return self._acting(found, impersonate, what="impersonate") if impersonate else found
 
     def _first(self, ask: Callable[[Source], Token], *, kind: str, audience: str) -> Token:
-        acts_as = self._environ.get(IMPERSONATION, "")
-        for label, make in self._sources():
+        for label, make in self._sources(kind=kind, audience=audience):
             try:
-                source = self._acting(make(), acts_as, what=IMPERSONATION)
-                found = self._kept(source, ask, kind=kind, audience=audience)
+                found = self._kept(self._impersonating(make()), ask, kind=kind, audience=audience)
             except Absent as error:
                 self.tried.append(Tried(source=label, outcome=str(error)))
                 continue
@@ -100,12 +98,15 @@ class GoogleTokens:
             return ask(source)
         return self._cache.through(Key(kind=kind, audience=audience, principal=principal), lambda: ask(source))
 
-    def _sources(self) -> Iterator[tuple[str, Callable[[], Source]]]:
+    def _sources(self, *, kind: str, audience: str) -> Iterator[tuple[str, Callable[[], Source]]]:
         """Each source's name, and what makes it or raises Absent: a source that is not needed is not looked at."""
         yield VARIABLE, self._named
         yield "gcloud's credential file", self._well_known
-        yield "metadata server", self._metadata
+        yield "metadata server", lambda: self._metadata(kind=kind, audience=audience)
         yield "gcloud's login", self._gcloud
+
+    def _impersonating(self, source: Source) -> Source:
+        return self._acting(source, self._environ.get(IMPERSONATION, ""), what=IMPERSONATION)
 
     def _acting(self, source: Source, accounts: str, *, what: str) -> Source:
         """The source, or the account that it acts as: the last of a list, whose others are the way to it."""
@@ -143,7 +144,7 @@ class GoogleTokens:
 
         return google_file.source(path, what=what, web=self._web, endpoints=self._endpoints)
 
-    def _metadata(self) -> Source:
+    def _metadata(self, *, kind: str, audience: str) -> Source:
         from krun_discover.google_metadata import MetadataServer
 
         if self._client is None:
@@ -151,6 +152,11 @@ class GoogleTokens:
             self._client = metadata.Client(settings=settings, deadline=self._web.deadline)
         if self._client.settings.off:
             raise Absent("not asked: NO_GCE_CHECK=true")
+        if not self._client.settings.sign and self._cache is not None:
+            # On a laptop its probe would take longer than all the rest.
+            principal = self._impersonating(self._gcloud()).principal
+            if principal and self._cache.has_fresh(Key(kind=kind, audience=audience, principal=principal)):
+                raise Absent("not asked: nothing speaks for one, and a token of gcloud's login is kept")
         return MetadataServer(client=self._client)
 
     def _gcloud(self) -> Source:

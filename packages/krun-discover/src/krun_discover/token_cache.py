@@ -80,7 +80,7 @@ class TokenCache:
     def through(self, key: Key, mint: Callable[[], Token]) -> Token:
         """The token that is kept, while it is fresh; else a new one, or the old one while nobody can be reached."""
         entry = self.find(key)
-        if entry and self._clock() < renewal(issued=entry.issued, expires=entry.token.expires, draw=self._draw()):
+        if entry and self._is_fresh(entry):
             return entry.token
         try:
             token = mint()
@@ -92,6 +92,14 @@ class TokenCache:
             return entry.token
         self.keep(key, token)
         return token
+
+    def has_fresh(self, key: Key) -> bool:
+        """Tell whether ``through`` would most likely mint nothing."""
+        entry = self.find(key)
+        return entry is not None and self._is_fresh(entry)
+
+    def _is_fresh(self, entry: Entry) -> bool:
+        return self._clock() < renewal(issued=entry.issued, expires=entry.token.expires, draw=self._draw())
 
     def find(self, key: Key) -> Entry | None:
         """What is kept and has not expired."""
