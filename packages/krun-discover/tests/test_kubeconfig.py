@@ -5,17 +5,18 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from krun_discover import kube_credentials, kubeconfig, kubeconfig_name
+from krun_discover import kube_credentials, kubeconfig
 from krun_discover.errors import Denied, Failure, Malformed, Misconfigured
 from krun_discover.exec_plugin import Exec
 from krun_discover.issued import Token
@@ -112,6 +113,26 @@ def test_the_file_below_home_is_read_when_the_variable_is_not_set(tmp_path: Path
     assert isinstance(found, Target)
     assert found.server == SERVER
     assert found.source == f"kubeconfig {tmp_path}/.kube/config, context a"
+
+
+def test_a_home_that_we_may_not_look_into_holds_no_kubeconfig(tmp_path: Path) -> None:
+    (tmp_path / ".kube").write_text("a file", encoding="utf-8")
+    assert isinstance(load(HOME=str(tmp_path)), Absent)
+    assert isinstance(load(HOME="/" + "x" * 5000), Absent)
+
+
+@pytest.mark.loopback
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+def test_another_users_home_holds_no_kubeconfig(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from krun_discover import kubeconfig\nos.setuid(65534)\n"
+        "print(kubeconfig.load({'HOME': sys.argv[1]}, google=lambda: None).reason)"
+    )
+    (tmp_path / ".kube").mkdir(mode=0o700)
+    (tmp_path / ".kube/config").write_text(text(), encoding="utf-8")
+    tmp_path.chmod(0o700)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert "~/.kube/config is not there" in done.stdout
 
 
 def test_a_variable_none_of_whose_files_is_there_is_no_silent_way_to_another_cluster(tmp_path: Path) -> None:
@@ -476,136 +497,8 @@ def test_a_proxy_is_kept_and_its_password_is_not_shown(tmp_path: Path) -> None:
     assert target(tmp_path, text(cluster={"proxy-url": proxy})).proxy == proxy
 
 
-@pytest.mark.parametrize(
-    ("name", "place"),
-    [
-        ("gke_my-project_us-central1_istio-1", ("my-project", "us-central1", "istio-1")),
-        ("gke_example.com:proj_us-central1-a_c", ("example.com:proj", "us-central1-a", "c")),
-        ("connectgateway_my-project_c", ("my-project", "", "c")),
-        ("connectgateway_my-project_global_c", ("my-project", "", "c")),
-        ("connectgateway_12345_europe-west1_c", ("12345", "europe-west1", "c")),
-        ("gke_p_c", ("", "", "")),
-        ("gke_p_l_c_d", ("", "", "")),
-        ("connectgateway_p", ("", "", "")),
-        ("minikube", ("", "", "")),
-        ("gke_P_l_c", ("", "", "")),
-        ("gke_p_l_c\n", ("", "", "")),
-    ],
-)
-def test_names_of_contexts_tell_the_place(name: str, place: tuple[str, str, str]) -> None:
-    found = kubeconfig_name.parse(name)
-    assert (found.project, found.location, found.cluster) == place
-
-
 def test_a_context_that_was_renamed_is_known_by_its_cluster(tmp_path: Path) -> None:
     whole = json.loads(text(name="gke_p_l_c"))
     whole["contexts"][0]["name"] = whole["current-context"] = "prod"
     found = target(tmp_path, json.dumps(whole))
     assert (found.project, found.location, found.cluster) == ("p", "l", "c")
-
-
-PROJECT = st.from_regex(r"[a-z0-9][a-z0-9.:-]{0,29}", fullmatch=True)
-LOCATION = st.from_regex(r"[a-z][a-z0-9-]{0,20}", fullmatch=True).filter(lambda name: name != "global")
-CLUSTER = st.from_regex(r"[a-z0-9][a-z0-9-]{0,39}", fullmatch=True)
-
-
-@given(project=PROJECT, location=LOCATION, cluster=CLUSTER)
-def test_each_place_comes_back_out_of_its_names(project: str, location: str, cluster: str) -> None:
-    whole = kubeconfig_name.Place(project=project, location=location, cluster=cluster)
-    assert kubeconfig_name.parse(f"gke_{project}_{location}_{cluster}") == whole
-    assert kubeconfig_name.parse(f"connectgateway_{project}_{location}_{cluster}") == whole
-    bare = kubeconfig_name.Place(project=project, cluster=cluster)
-    assert kubeconfig_name.parse(f"connectgateway_{project}_{cluster}") == bare
-
-
-@given(name=st.text())
-def test_any_other_name_tells_nothing_and_fails_nothing(name: str) -> None:
-    kubeconfig_name.parse(name, "x")
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["a", "https://x", "=", "eHh4"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-    max_leaves=5,
-)
-
-
-def some(*names: str) -> st.SearchStrategy[dict[str, Any]]:
-    """An object with some of these keys, and any values."""
-    return st.fixed_dictionaries({}, optional=dict.fromkeys(names, VALUES))
-
-
-def named(singular: str, inner: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
-    return st.lists(st.fixed_dictionaries({"name": st.just("a") | VALUES, singular: inner | VALUES}), max_size=3)
-
-
-PLUGIN = some("command", "apiVersion", "args", "env", "installHint", "interactiveMode", "provideClusterInfo")
-KUBECONFIGS = st.fixed_dictionaries(
-    {
-        "current-context": st.just("a") | VALUES,
-        "contexts": named("context", some("cluster", "user", "namespace") | st.just({"cluster": "a", "user": "a"})),
-        "clusters": named(
-            "cluster",
-            some(
-                "certificate-authority-data",
-                "certificate-authority",
-                "proxy-url",
-                "tls-server-name",
-                "insecure-skip-tls-verify",
-                "extensions",
-            ).map(lambda cluster: {"server": "https://x", **cluster})
-            | some("server"),
-        ),
-        "users": named(
-            "user",
-            some("token", "tokenFile", "username", "password", "client-certificate-data", "client-key-data", "as")
-            | st.fixed_dictionaries({"exec": PLUGIN | VALUES, "auth-provider": VALUES}),
-        ),
-    }
-)
-
-
-def read(folder: Path, data: bytes) -> None:
-    """Any bytes are a target, nothing, or a failure that names the file."""
-    path = folder / "config"
-    path.write_bytes(data)
-    found: Target | Absent | Failure
-    try:
-        found = load(path)
-    except Failure as error:
-        found = error
-    if isinstance(found, Failure):
-        assert found.exit_code in (65, 78)
-        assert str(path) in found.message
-        assert found.hint
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kubeconfig")
-
-
-@given(data=st.binary())
-def test_any_bytes_are_a_target_or_a_failure(folder: Path, data: bytes) -> None:
-    read(folder, data)
-
-
-@given(data=st.text(alphabet="{}[]:,&*!|>'\"%@#-?~ \n\tabnull0.<=").map(str.encode))
-def test_any_yaml_is_a_target_or_a_failure(folder: Path, data: bytes) -> None:
-    read(folder, data)
-
-
-@given(whole=KUBECONFIGS)
-@settings(max_examples=300)
-def test_any_kubeconfig_of_any_values_is_a_target_or_a_failure(folder: Path, whole: dict[str, Any]) -> None:
-    read(folder, json.dumps(whole).encode())
-
-
-@given(whole=KUBECONFIGS, at=st.integers(min_value=0), piece=st.binary(max_size=3))
-def test_a_kubeconfig_that_was_cut_or_overwritten_is_a_target_or_a_failure(
-    folder: Path, whole: dict[str, Any], at: int, piece: bytes
-) -> None:
-    data = yaml.safe_dump(whole).encode()
-    at %= len(data) + 1
-    read(folder, data[:at] + piece + data[at + len(piece) :])
-    read(folder, data[:at])

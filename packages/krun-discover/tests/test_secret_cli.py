@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +109,15 @@ def test_without_any_it_is_default(tmp_path: Path, address: str) -> None:
         assert at.asked() == "GET /api/v1/namespaces/default/secrets/db"
 
 
+def test_an_owner_is_given_the_files_or_the_refusal_is_told(tmp_path: Path, address: str) -> None:
+    with place(tmp_path, address, secret(VALUES)) as at:
+        if os.geteuid() == 0:
+            assert at.run("db", "--to", str(at.to), "--owner", "1234:5678").returncode == 0
+            assert ((at.to / "user").stat().st_uid, (at.to / "user").stat().st_gid) == (1234, 5678)
+        else:
+            assert "cannot be written: Operation not permitted" in at.fails(77, "--owner", "0")
+
+
 def test_a_context_is_chosen_by_its_name(tmp_path: Path, address: str) -> None:
     with place(tmp_path, address, secret(VALUES), name="staging") as at:
         assert at.run("db", "--to", str(at.to), "--context", "staging").returncode == 0
@@ -156,7 +166,10 @@ def test_without_any_cluster_both_places_are_named(tmp_path: Path, address: str)
     assert "KUBERNETES_SERVICE_HOST is not set" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [(), ("db",), ("--to", "x"), ("db", "--to", "x", "--timeout", "nan")])
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("db",), ("--to", "x"), ("db", "--to", "x", "--timeout", "nan"), ("db", "--to", "x", "--owner", "me")],
+)
 def test_what_is_missing_or_wrong_on_the_command_line_is_a_usage_error(
     tmp_path: Path, address: str, arguments: tuple[str, ...]
 ) -> None:

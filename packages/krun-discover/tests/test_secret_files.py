@@ -178,6 +178,19 @@ def test_a_folder_that_we_may_not_write_to_is_denied(tmp_path: Path) -> None:
     assert "cannot be written: Permission denied" in done.stdout
 
 
+@pytest.mark.loopback
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
+def test_the_files_can_be_somebody_elses_to_read(tmp_path: Path) -> None:
+    folder = tmp_path / "secret"
+    for files, owner in ((NEW, (1234, 5678)), (NEW, (1234, 5679)), (OLD, (1234, -1))):
+        secret_files.write(folder, files, deadline=time.monotonic() + 20, owner=owner)
+        paths = [folder, folder / (folder / "..data").readlink(), *(folder / "..data").iterdir()]
+        assert {path.stat().st_uid for path in paths} == {1234}
+        assert {path.stat().st_gid for path in paths if owner[1] != -1} <= {owner[1]}
+        assert {mode(path) for path in paths} == {0o700, 0o600}
+    assert seen(folder) == OLD
+
+
 def test_two_writers_do_not_mix(tmp_path: Path) -> None:
     write(tmp_path, OLD)
     descriptor = os.open(tmp_path, os.O_RDONLY)

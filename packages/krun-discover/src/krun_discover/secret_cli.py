@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from krun_discover import errors, kube_find, log, secret_files
+from krun_discover import errors, kube_find, log, secret_files, token_file
 from krun_discover.web import Web
 
 EPILOG = """\b
@@ -23,7 +23,7 @@ Variables:
 \b
 Examples:
   krun-secret db-password --to /run/secrets/db
-  krun-secret tls --namespace demo --to /run/secrets/tls && app
+  krun-secret tls --namespace demo --to /run/secrets/tls --owner 1000
   KUBECONFIG=cluster.yaml krun-secret db --context staging --to ./db
 """
 
@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
     type=click.Path(path_type=Path),
     help="Where the files go; made when it is not there, and used for this secret only.",
 )
+@click.option("--owner", metavar="UID[:GID]", help="Of DIR and the files: who reads them, where we are root.")
 @click.option(
     "--namespace",
     metavar="NS",
@@ -77,6 +78,7 @@ def command(
     *,
     name: str,
     folder: Path,
+    owner: str | None,
     namespace: str | None,
     cluster_context: str | None,
     timeout: float,
@@ -90,6 +92,10 @@ def command(
     """
     if not timeout > 0:  # nan passes click's range
         raise click.BadParameter(f"{timeout} is not a number of seconds", param_hint="--timeout")
+    try:
+        reader = token_file.owner(owner) if owner else (-1, -1)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--owner") from error
     web = Web(deadline=time.monotonic() + timeout, environ=os.environ)
     log.configure(tool="krun-secret", level=log_level, style=log_format)
     home = kube_find.home(os.environ, web=web, context=cluster_context or "", namespace=namespace or "")
@@ -102,7 +108,7 @@ def command(
         )
     what = f"secret {namespace}/{name}"
     secret_files.check(files, what=what)
-    is_new = secret_files.write(folder, files, deadline=web.deadline)
+    is_new = secret_files.write(folder, files, deadline=web.deadline, owner=reader)
     fields = {"source": what, "count": len(files)}
     logger.info("secret written" if is_new else "secret has not changed", extra={"fields": fields})
 

@@ -36,11 +36,11 @@ def check(names: Mapping[str, bytes], *, what: str) -> None:
             )
 
 
-def write(folder: Path, files: Mapping[str, bytes], *, deadline: float) -> bool:
+def write(folder: Path, files: Mapping[str, bytes], *, deadline: float, owner: tuple[int, int] = (-1, -1)) -> bool:
     """Make the folder hold exactly these files, whose names have been checked; tell whether that changed anything.
 
     The folder is made, mode 0700, unless it is there; one of somebody else's keeps its mode. ``deadline`` is of
-    time.monotonic.
+    time.monotonic; ``owner`` is a uid and a gid, -1 for our own.
 
     Raises Denied, Misconfigured for a folder that is in other use, Unreachable for a full disk, DeadlinePassed.
     """
@@ -48,13 +48,16 @@ def write(folder: Path, files: Mapping[str, bytes], *, deadline: float) -> bool:
         folder.mkdir(parents=True, mode=0o700, exist_ok=True)
         with _locked(folder, deadline=deadline):
             _check_use(folder, files)
-            if folder.stat().st_uid == os.geteuid():
+            if os.geteuid() in (0, folder.stat().st_uid):
                 folder.chmod(0o700)
             is_new = _current(folder) != dict(files)
             if is_new:
-                _replace(folder, files)
+                _replace(folder, files, owner=owner)
             _link(folder, files)
             _sweep(folder)
+            _own(folder / (folder / DATA).readlink(), *owner)
+            if owner != (-1, -1):
+                os.chown(folder, *owner)
             return is_new
 
 
@@ -118,17 +121,25 @@ def _current(folder: Path) -> dict[str, bytes] | None:
         return None
 
 
-def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
+def _replace(folder: Path, files: Mapping[str, bytes], *, owner: tuple[int, int]) -> None:
     stamp = time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime())
     made = Path(tempfile.mkdtemp(prefix=stamp, dir=folder))  # mode 0700
     for name, content in files.items():
         descriptor = os.open(made / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
+    _own(made, *owner)
     link = folder / NEXT
     link.unlink(missing_ok=True)
     link.symlink_to(made.name)
     link.rename(folder / DATA)
+
+
+def _own(data: Path, uid: int, gid: int) -> None:
+    """Give a folder of values to their reader, the folder last: until then nobody else can put anything into it."""
+    if (uid, gid) != (-1, -1):
+        for path in (*data.iterdir(), data):
+            os.chown(path, uid, gid, follow_symlinks=False)
 
 
 def _link(folder: Path, files: Mapping[str, bytes]) -> None:
