@@ -153,6 +153,9 @@ def test_what_is_no_folder_is_told(tmp_path: Path) -> None:
         write(tmp_path / "file", NEW)
     with pytest.raises(Misconfigured, match="cannot be written: Not a directory"):
         write(tmp_path / "file" / "x", NEW)
+    (tmp_path / "data" / "..data").mkdir(parents=True)
+    with pytest.raises(Misconfigured, match="cannot be written: Is a directory"):
+        write(tmp_path / "data", NEW)
 
 
 @pytest.mark.parametrize(
@@ -189,6 +192,23 @@ def test_the_files_can_be_somebody_elses_to_read(tmp_path: Path) -> None:
         assert {path.stat().st_gid for path in paths if owner[1] != -1} <= {owner[1]}
         assert {mode(path) for path in paths} == {0o700, 0o600}
     assert seen(folder) == OLD
+
+
+@pytest.mark.parametrize("planted", ["../outside", "/etc", "..2026_link", "..2026_pipe", "missing"])
+def test_what_a_reader_has_planted_in_our_place_is_not_believed(tmp_path: Path, planted: str) -> None:
+    folder, outside = tmp_path / "secret", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "user").write_bytes(NEW["user"])
+    (outside / "key.pem").write_bytes(NEW["key.pem"])
+    folder.mkdir()
+    (folder / "..2026_link").symlink_to("../outside")
+    (folder / "..2026_pipe").mkdir()
+    os.mkfifo(folder / "..2026_pipe" / "user")
+    (folder / "..data").symlink_to(planted)
+    assert write(folder, NEW)
+    assert seen(folder) == NEW
+    assert len(hidden(folder)) == 2
+    assert len(list(outside.iterdir())) == 2
 
 
 def test_two_writers_do_not_mix(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from krun_discover.errors import DeadlinePassed, Denied, Failure, Malformed, Misconfigured, Unreachable
@@ -23,7 +24,7 @@ DATA = "..data"
 NEXT = "..data_tmp"
 KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")  # of config maps and secrets; see also ``check``
 PAUSE = 0.05  # seconds between two looks at a lock
-TIMED = re.compile(r"\.\.\d{4}_.*")
+TIMED = re.compile(r"\.\.\d{4}_[^/]*")  # folders of values
 
 
 def check(names: Mapping[str, bytes], *, what: str) -> None:
@@ -55,7 +56,7 @@ def write(folder: Path, files: Mapping[str, bytes], *, deadline: float, owner: t
                 _replace(folder, files, owner=owner)
             _link(folder, files)
             _sweep(folder)
-            _own(folder / (folder / DATA).readlink(), *owner)
+            _own(folder / (folder / DATA).readlink(), files, owner=owner)
             if owner != (-1, -1):
                 os.chown(folder, *owner)
             return is_new
@@ -71,7 +72,7 @@ def _failures(folder: Path) -> Iterator[None]:
         hint = "is the disk full?"
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             kind, hint = Denied, "name a folder that this user may write to"
-        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
             kind, hint = Misconfigured, "name a folder with --to, or one to be made"
         raise kind(f"{folder} cannot be written: {error.strerror}", hint=hint) from error
 
@@ -79,11 +80,10 @@ def _failures(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _locked(folder: Path, *, deadline: float) -> Iterator[None]:
     """One writer at a time; the lock ends with the process."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with _opened(folder.resolve()) as place:
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() + PAUSE > deadline:
@@ -92,8 +92,6 @@ def _locked(folder: Path, *, deadline: float) -> Iterator[None]:
                     ) from None
             time.sleep(PAUSE)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _check_use(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -113,33 +111,57 @@ def _is_link(path: Path) -> bool:
 
 
 def _current(folder: Path) -> dict[str, bytes] | None:
-    """What is in force, None when that is nothing or nothing whole."""
-    data = folder / DATA
+    """What is in force, None when that is nothing, or nothing that we have written.
+
+    The folder may be its reader's, who is not trusted while we are root.
+    """
     try:
-        return {path.name: path.read_bytes() for path in data.iterdir()}
+        name = str((folder / DATA).readlink())
+        if not TIMED.fullmatch(name) or (folder / name).is_symlink():
+            return None
+        paths = list((folder / name).iterdir())
+        return {path.name: path.read_bytes() for path in paths} if all(map(_is_file, paths)) else None
     except OSError:
         return None
+
+
+def _is_file(path: Path) -> bool:
+    return stat.S_ISREG(path.lstat().st_mode)
 
 
 def _replace(folder: Path, files: Mapping[str, bytes], *, owner: tuple[int, int]) -> None:
     stamp = time.strftime("..%Y_%m_%d_%H_%M_%S.", time.gmtime())
     made = Path(tempfile.mkdtemp(prefix=stamp, dir=folder))  # mode 0700
-    for name, content in files.items():
-        descriptor = os.open(made / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-    _own(made, *owner)
+    with _opened(made) as place:
+        for name, content in files.items():
+            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=place)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+    _own(made, files, owner=owner)
     link = folder / NEXT
     link.unlink(missing_ok=True)
     link.symlink_to(made.name)
     link.rename(folder / DATA)
 
 
-def _own(data: Path, uid: int, gid: int) -> None:
-    """Give a folder of values to their reader, the folder last: until then nobody else can put anything into it."""
-    if (uid, gid) != (-1, -1):
-        for path in (*data.iterdir(), data):
-            os.chown(path, uid, gid, follow_symlinks=False)
+def _own(data: Path, names: Iterable[str], *, owner: tuple[int, int]) -> None:
+    """Give a folder of values to their reader, itself last: until then nobody else can put anything into it."""
+    if owner == (-1, -1):
+        return
+    with _opened(data) as place:
+        for name in names:
+            os.chown(name, *owner, dir_fd=place, follow_symlinks=False)
+        os.fchown(place, *owner)
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """A folder, and no link that somebody has put in its place; it stays the same one, whatever becomes of its name."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _link(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -157,5 +179,7 @@ def _sweep(folder: Path) -> None:
     (folder / NEXT).unlink(missing_ok=True)
     current = str((folder / DATA).readlink())
     for path in folder.iterdir():
-        if TIMED.fullmatch(path.name) and path.name != current:
+        if path.is_symlink() and TIMED.fullmatch(path.name):
+            path.unlink()
+        elif TIMED.fullmatch(path.name) and path.name != current:
             shutil.rmtree(path, ignore_errors=True)
