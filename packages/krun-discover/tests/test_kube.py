@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime
+import ipaddress
 import json
 import re
 import ssl
@@ -17,6 +18,11 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from krun_discover import kube_access, kube_credentials
 from krun_discover.errors import Denied, Failure, Misconfigured, Unreachable
@@ -27,7 +33,7 @@ from krun_discover.kube_credentials import Credentials, Proof, Text
 from krun_discover.kube_ranges import Ranges, ranges
 from krun_discover.kube_target import Target, believed
 from krun_discover.web import Web
-from krun_testbed.certificates import Authority
+from krun_testbed.certificates import Authority, Pair
 from krun_testbed.kubernetes_kubeconfig import kubeconfig
 from krun_testbed.web_peers import WebPeer, answer, connect_proxy, server_tls, web_peer
 
@@ -408,3 +414,34 @@ def test_a_request_by_a_kubeconfig_loads_nothing_heavy_and_yaml_only_for_yaml(
     argv = [sys.executable, "-c", code, str(tmp_path / "config")]
     loaded = set(subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split())
     assert loaded & HEAVY == ({"yaml"} if is_yaml else set())
+
+
+def plain(address: str) -> tuple[bytes, Pair]:
+    """An authority and a server as some platforms make them (EKS): without key identifiers and key usage."""
+    root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
+    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
+
+    def builder(subject: str, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+        made = x509.CertificateBuilder().issuer_name(name).public_key(public).serial_number(x509.random_serial_number())
+        titled = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
+        return made.subject_name(titled).not_valid_before(now - day).not_valid_after(now + day)
+
+    constraints = x509.BasicConstraints(ca=True, path_length=None)
+    root = builder("kubernetes", root_key.public_key()).add_extension(constraints, critical=True)
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+    server = builder("server", key.public_key()).add_extension(names, critical=False)
+    form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    chain = server.sign(root_key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    return root.sign(root_key, hashes.SHA256()).public_bytes(Encoding.PEM), Pair(
+        chain=chain, key=key.private_bytes(*form)
+    )
+
+
+def test_a_clusters_own_authority_may_be_as_plain_as_some_platforms_make_it(address: str, tmp_path: Path) -> None:
+    """Newer Pythons verify more strictly by default (VERIFY_X509_STRICT) than kubectl and these authorities do."""
+    root, pair = plain(address)
+    with web_peer(address, found(data={"a": "b"}), tls=server_tls(pair, str(tmp_path))) as peer:
+        verified, roots = believed("https://x", roots=root.decode(), source="a test")
+        target = Target(server=f"https://{address}:{peer.port}", source="a test", tls=verified, roots=roots)
+        assert get_map(Cluster(web=Web(deadline=time.monotonic() + 20, environ={}), target=target)) == {"a": "b"}
