@@ -19,6 +19,7 @@ from krun_discover.errors import Failure, Misconfigured
 from krun_discover.found import ClusterFound, MeshEnv
 from krun_discover.issued import Token
 from krun_discover.mesh import Mesh
+from krun_discover.ranges import ClusterRanges
 from krun_discover.resolve import Resolution, Source
 from krun_discover.search import Search
 from krun_discover.web import Web
@@ -66,6 +67,7 @@ class Assembly:
                 *first[1:],
                 ClusterFound(search=self.search),
                 MeshEnv(search=self.search),
+                ClusterRanges(search=self.search),
                 ControlPlane(environ=request.environ, search=self.search),
                 metadata.OwnPlace(client=client),
                 Defaults(environ=request.environ),

@@ -18,6 +18,7 @@ from krun_discover.resolve import Resolution, Resolved
 FOR_CONTROL_PLANE = frozenset({"PROJECT_ID", "PROJECT_NUMBER", "CLUSTER_NAME", "CLUSTER_LOCATION"})
 IDENTITY = ("WORKLOAD_NAMESPACE", "TRUST_DOMAIN")
 ROOTS = "CAROOT_ISTIOD"
+RANGES = "OUTBOUND_IP_RANGES_INCLUDE"  # worth two requests where a cluster was found, and none where not
 OPTIONAL = frozenset(
     {
         "MESH_TENANT",
@@ -64,6 +65,8 @@ def discover(
         if found["XDS_ADDR"].value.endswith(f":{contract.PORTS['ISTIOD']}"):
             found[ROOTS] = resolution.find(ROOTS)
     # Only now, as what was found may bring names along.
+    if has_control_plane:
+        found[RANGES] = resolution.find(RANGES)
     names = {name for name in contract.SETS if not name.endswith("*")} | resolution.names()
     spare = OPTIONAL | ({"XDS_ADDR"} if not has_control_plane else set())
     spare |= FOR_CONTROL_PLANE if not has_control_plane else frozenset()

@@ -15,7 +15,6 @@ from krun_discover.kube_access import Access, grant
 from krun_discover.mesh_env import NAME_OF_MAP, SYSTEM
 from krun_discover.web import Web
 
-
 NEED_CLUSTER = ("mesh-env", "permission for tokens")
 
 
