@@ -255,7 +255,9 @@ def main(count: int) -> None:
     click.echo(table(rounds(commands(), count=count), peer=BARE))
     click.echo("\nModules loaded by --version:")
     click.echo(imports())
-    from krun_testbed import bench_containers, bench_public  # late: one takes its tools from here
+    from krun_testbed import bench_containers, bench_discover, bench_public  # late: they take their tools from here
+
+    click.echo(f"\nDiscovery in a real Kubernetes API:\n{bench_discover.report(count)}")
 
     click.echo(f"\nPublic requests through hboned:\n{bench_public.report(min(count, 5))}")
 
