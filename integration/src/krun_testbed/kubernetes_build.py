@@ -1,6 +1,6 @@
 """kube-apiserver, built here from its Go modules, once: there is no package of it to install.
 
-``python -m krun_testbed.kubernetes_build`` builds it unless it is there, and prints its path. It takes some six
+``python -m krun_testbed.kubernetes_build`` builds it unless it is there, and prints its path. It takes some seven
 minutes on two cores, and stands in the cache folder, outside of any checkout. A build that was cut off goes on where
 it was, by Go's own cache.
 """
