@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from krun_discover import kube_credentials, kube_exec_credential
 from krun_discover.errors import DeadlinePassed, Denied, Misconfigured, Unreachable
-from krun_discover.kube_credentials import Certificate, Proof
+from krun_discover.kube_credentials import Proof
 from krun_discover.kube_exec_credential import Credential
 from krun_discover.kube_redacted import redacted, secrets_of
 
@@ -79,7 +79,8 @@ class Exec:
             proof = kube_credentials.bearer(self._last.token, title=self.title)
         if not self._last.certificate:
             return proof
-        from krun_discover.certificate import held
+        from krun_discover.certificate import held  # late: few plugins give certificates
+        from krun_discover.kube_credentials_rare import Certificate
 
         pair = Certificate(
             certificate=held(self._last.certificate),

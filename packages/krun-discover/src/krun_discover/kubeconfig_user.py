@@ -27,7 +27,9 @@ def credentials(
     """
     parts: list[Credentials] = []
     if as_user := entry.line("as"):
-        parts.append(kube_credentials.Acting(user=_header(entry, "as", as_user), title=entry.at("as")))
+        from krun_discover.kube_credentials_rare import Acting
+
+        parts.append(Acting(user=_header(entry, "as", as_user), title=entry.at("as")))
     for name in UNSUPPORTED:
         if entry.values.get(name):
             raise entry.refused(name, "is not supported", hint="use a user that needs no impersonation, or only 'as'")
@@ -37,7 +39,11 @@ def credentials(
         parts.append(main)
     if not parts:
         return Anonymous()
-    return parts[0] if len(parts) == 1 else kube_credentials.Together(parts=tuple(parts))
+    if len(parts) == 1:
+        return parts[0]
+    from krun_discover.kube_credentials_rare import Together
+
+    return Together(parts=tuple(parts))
 
 
 def _main(
@@ -49,9 +55,9 @@ def _main(
         kube_credentials.bearer(token, title=entry.at("token"))  # to be told at once when it is none
         return kube_credentials.Text(token=token, title=entry.at("token"))
     if username := entry.text("username"):
-        return kube_credentials.Login(
-            username=username, password=entry.text("password"), title=f"{entry.at('username')} and password"
-        )
+        from krun_discover.kube_credentials_rare import Login
+
+        return Login(username=username, password=entry.text("password"), title=f"{entry.at('username')} and password")
     provider = entry.entry("auth-provider")
     if provider.values:
         if provider.text("name") != "gcp":
@@ -79,8 +85,9 @@ def _certificate(entry: Entry) -> Credentials | None:
     if not (key_data or key_path):
         raise entry.wrong("client-certificate", "has no client-key beside it")
     from krun_discover.certificate import held  # late: with ssl
+    from krun_discover.kube_credentials_rare import Certificate
 
-    return kube_credentials.Certificate(
+    return Certificate(
         certificate=held(data) if data else path,
         key=held(key_data) if key_data else key_path,
         title=entry.at("client-certificate-data" if data else "client-certificate"),
