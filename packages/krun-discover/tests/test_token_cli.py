@@ -127,7 +127,7 @@ def test_flags_that_do_not_go_together_end_with_2(env: dict[str, str], tmp_path:
 
 def test_without_credentials_or_a_cluster_it_ends_with_78(env: dict[str, str]) -> None:
     assert "no Google credentials here" in fails(78, "access", env=env)
-    assert "no cluster is configured" in fails(78, "kubernetes", "--audience", "istio-ca", env=env)
+    assert "no cluster is known here" in fails(78, "kubernetes", "--audience", "istio-ca", env=env)
     assert "is not a regular file" in fails(78, "access", "--to", "/dev/null", env=env)
     override = {"CLOUDSDK_API_ENDPOINT_OVERRIDES_STS": "http://sts.example/"}
     assert "plain http" in fails(78, "access", env={**env, **override})

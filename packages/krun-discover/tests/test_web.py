@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -191,3 +192,48 @@ def test_what_is_not_json_is_said(address: str, body: bytes) -> None:
         reply = web().ask(Call(url=f"http://{address}:{peer.port}/"))
     with pytest.raises(NoReply, match="not JSON"):
         reply.json()
+
+
+@pytest.mark.loopback
+def test_requests_to_one_server_share_a_connection_and_one_that_has_closed_is_not_noticed(address: str) -> None:
+    kept = b"HTTP/1.1 200 X\r\ncontent-length: 2\r\n\r\nok"
+    asked = web()
+    with socket.create_server((address, 0)) as listener:
+        listener.settimeout(20)
+        url = f"http://{address}:{listener.getsockname()[1]}/"
+        counts = []
+
+        def serve() -> None:
+            for requests in (3, 1):
+                connected, _ = listener.accept()
+                with connected:
+                    for number in range(requests):
+                        assert connected.recv(65536).startswith(b"GET ")
+                        connected.sendall(kept)
+                        counts.append(number)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        for _ in range(4):
+            assert asked.ask(Call(url=url), tries=1).body == b"ok"
+        thread.join()
+    assert counts == [0, 1, 2, 0]
+    assert [entry.outcome for entry in asked.journal] == ["200"] * 4
+
+
+@pytest.mark.loopback
+def test_what_must_not_be_sent_twice_gets_a_connection_of_its_own(address: str) -> None:
+    kept = b"HTTP/1.1 200 X\r\ncontent-length: 2\r\n\r\nok"
+    asked = web()
+    with web_peer(address, kept) as peer:
+        url = f"http://{address}:{peer.port}/"
+        assert asked.ask(Call(url=url)).status == 200
+        assert asked.ask(Call(url=url, method="POST", body=b"x")).status == 200
+    assert len(peer.requests) == 2
+
+
+@pytest.mark.parametrize("text", ["http://x:port", "http://[", "http://x y", "socks5://canary@x:1", "http://canary:a@["])
+def test_a_proxy_that_is_none_is_said_without_its_text(text: str) -> None:
+    with pytest.raises(Misconfigured, match="proxy") as caught:
+        web(environ={"HTTPS_PROXY": text}).ask(Call(url="https://api.example/"), tries=1)
+    assert "canary" not in f"{caught.value} {caught.value.hint}"

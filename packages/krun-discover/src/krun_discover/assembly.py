@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from krun_discover.google_tokens import GoogleTokens
     from krun_discover.kube import Cluster
     from krun_discover.kube_target import Absent, Target
-    from krun_discover.ways import Way
+    from krun_discover.way import Way
 
 NO_GOOGLE = "no project is known here, so that Google's clusters are not asked for"
 OUTSIDE = "-"  # the network of who is surely not in the mesh's: a machine without a metadata server
@@ -138,7 +138,7 @@ class Assembly:
 
     def _ways(self) -> Iterable[Way]:
         from krun_discover.kube_target import Absent
-        from krun_discover.ways import Way
+        from krun_discover.way import Way
 
         target = self.context.target()
         if not isinstance(target, Absent):

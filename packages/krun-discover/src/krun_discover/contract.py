@@ -64,6 +64,7 @@ READS = SETS | {
     "CLOUDSDK_CONFIG",
     "CLOUDSDK_AUTH_IMPERSONATE_SERVICE_ACCOUNT",
     "CLOUDSDK_API_ENDPOINT_OVERRIDES_*",
+    "CLOUDSDK_AUTH_TOKEN_HOST",
     "KRUN_TOKEN_CACHE",
     "KRUN_MODE",
     "KRUN_FALLBACK",
@@ -78,4 +79,4 @@ READS = SETS | {
 PORTS = {"APP": 8080, "ISTIOD": 15012, "SNI_PASSTHROUGH": 15443}
 # Of Envoy, pilot-agent, hboned and sshd: none of them is the application.
 OWN_PORTS = range(15000, 15100)
-LOG_FIELDS = frozenset({"address", "reason", "source", "count"})
+LOG_FIELDS = frozenset({"address", "reason", "source", "count", "expires"})

@@ -18,7 +18,7 @@ from krun_discover.web import Web
 
 if TYPE_CHECKING:
     from krun_discover.kube import Cluster
-    from krun_discover.ways import Way
+    from krun_discover.way import Way
 
 log = logging.getLogger(__name__)
 

@@ -66,16 +66,13 @@ class Kubernetes:
     def mint(self, *, seconds: float, is_new: bool) -> Token:
         """See Mint."""
         from krun_discover import kube_find
-        from krun_discover.kube import Cluster
 
         web = Web(deadline=time.monotonic() + seconds, environ=self.environ)
-        # Who asks may be known by a token of Google's, which others use too.
-        google = _google(web, environ=self.environ, cache=_cache(self.environ, is_new=False))
+        self._lines = []
         try:
-            target = kube_find.find(self.environ, context=self.context, google=google.access)
-            namespace = self.namespace or target.namespace or "default"
+            home = kube_find.home(self.environ, web=web, context=self.context, namespace=self.namespace)
+            cluster, target, namespace = home.cluster, home.cluster.target, home.namespace
             self._lines = [f"{target.source}, {target.server}: namespace {namespace}, account {self.account_name}"]
-            cluster = Cluster(web=web, target=target)
 
             def mint() -> Token:
                 return cluster.mint_token(
@@ -85,7 +82,7 @@ class Kubernetes:
             cache = _cache(self.environ, is_new=is_new)
             return cache.through(self._key(target, namespace=namespace), mint) if cache else mint()
         finally:
-            self._lines += _tried(google) + _asked(web)
+            self._lines += _asked(web)
 
     def account(self) -> list[str]:
         """See Mint."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LIMIT = 5.0  # seconds for one try: a fresh instance may have no network yet, and a later try finds it
 TRIES = 3
+LEAST = 0.5  # seconds for a try, or it is not worth it
 PAUSE = 0.5  # seconds before the second try, twice as much before each further one
 LONGEST_PAUSE = 5.0  # seconds, also where Retry-After asks for more
 BODY_LIMIT = 32 * 1024 * 1024  # bytes
@@ -61,6 +62,7 @@ class Reply:
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    is_last: bool = True  # of its connection
 
     def json(self) -> Any:
         """The body as JSON. Raises NoReply: what does not speak JSON is not whom we meant to ask."""
@@ -70,6 +72,9 @@ class Reply:
             return json.loads(self.body)
         except (ValueError, RecursionError) as error:
             raise NoReply("the answer is not JSON", kind="malformed") from error
+
+
+Place = tuple[str, str, Tls, str]  # scheme, host and port, how it is verified, proxy
 
 
 class NoReply(Exception):
@@ -103,11 +108,12 @@ class Web:
         self._environ = environ
         self._limit = limit
         self._contexts: dict[Tls, ssl.SSLContext] = {}
+        self._waiting = _Waiting()
 
     def hurried(self, *, limit: float) -> Web:
         """The same for where there are others to ask: one try, with this limit, in the same journal."""
         other = Web(deadline=self.deadline, environ=self._environ, limit=min(limit, self._limit), tries=1)
-        other.journal, other._contexts = self.journal, self._contexts
+        other.journal, other._contexts, other._waiting = self.journal, self._contexts, self._waiting
         return other
 
     def ask(self, call: Call, *, tries: int = 0, limit: float = 0.0) -> Reply:
@@ -137,7 +143,8 @@ class Web:
         raise AssertionError("the last try returns or raises")
 
     def _can_pause(self, seconds: float) -> bool:
-        return time.monotonic() + seconds < self.deadline
+        """Whether there is time left for another try after the pause: one of no time only hides what was said."""
+        return time.monotonic() + seconds + LEAST < self.deadline
 
     def _try(self, call: Call, *, limit: float) -> Reply:
         started = time.monotonic()
@@ -146,7 +153,7 @@ class Web:
             raise DeadlinePassed(f"{_shown(call.url)}: not asked, the time is up", hint="give it more with --timeout")
         outcome = "no answer in time"
         try:
-            reply = _within(min(limit, left), lambda: self._exchange(call, seconds=min(limit, left)))
+            reply = self._reply(call, seconds=min(limit, left))
             outcome = str(reply.status)
             return reply
         except NoReply as error:
@@ -156,25 +163,26 @@ class Web:
             seconds = time.monotonic() - started
             self.journal.append(Entry(method=call.method, url=_shown(call.url), outcome=outcome, seconds=seconds))
 
-    def _exchange(self, call: Call, *, seconds: float) -> Reply:
-        from http.client import HTTPException  # late: with its imports it is half of our start-up time
-
+    def _reply(self, call: Call, *, seconds: float) -> Reply:
+        """By a connection that waits, when the server has not closed it in the meantime, or by a new one."""
         url = urlsplit(call.url)
         proxy = self._proxy(call) if url.scheme == "https" else ""
+        place = (url.scheme, url.netloc, call.tls, proxy)
+        # Only what may be asked twice: a server closes a connection at any moment.
+        waiting = self._waiting.take(place) if call.method == "GET" else None
+        if waiting is not None:
+            try:
+                reply = _within(seconds, lambda: _exchange(call, waiting, seconds=seconds, is_proxied=bool(proxy)))
+            except NoReply as error:
+                if error.kind == "timeout":
+                    raise
+            else:
+                self._waiting.keep(place, waiting, is_last=reply.is_last)
+                return reply
         connection = self._connection(call, seconds=seconds, proxy=proxy)
-        try:
-            path = (url.path or "/") + (f"?{url.query}" if url.query else "")
-            connection.request(call.method, path, body=call.body or None, headers=dict(call.headers))
-            response = connection.getresponse()
-            body = response.read(BODY_LIMIT + 1)
-            if len(body) > BODY_LIMIT:
-                raise NoReply(f"the answer is longer than {BODY_LIMIT} bytes", kind="malformed")
-            headers = {name.lower(): value for name, value in response.getheaders()}
-            return Reply(status=response.status, headers=headers, body=body)
-        except (OSError, HTTPException, UnicodeError) as error:
-            raise _no_reply(error, is_proxied=bool(proxy)) from error
-        finally:
-            connection.close()
+        reply = _within(seconds, lambda: _exchange(call, connection, seconds=seconds, is_proxied=bool(proxy)))
+        self._waiting.keep(place, connection, is_last=reply.is_last)
+        return reply
 
     def _connection(self, call: Call, *, seconds: float, proxy: str) -> HTTPConnection:
         from http.client import HTTPConnection
@@ -205,6 +213,47 @@ class Web:
         from krun_discover.web_tls import proxy_of
 
         return proxy_of(urlsplit(call.url).hostname or "", environ=self._environ)
+
+
+class _Waiting:
+    """Connections for the next request to the same server; closed with the last of those who use them."""
+
+    def __init__(self) -> None:
+        self._connections: dict[Place, HTTPConnection] = {}
+
+    def take(self, place: Place) -> HTTPConnection | None:
+        return self._connections.pop(place, None)
+
+    def keep(self, place: Place, connection: HTTPConnection, *, is_last: bool) -> None:
+        if is_last or place in self._connections:
+            connection.close()
+        else:
+            self._connections[place] = connection
+
+    def __del__(self) -> None:
+        for connection in self._connections.values():
+            connection.close()
+
+
+def _exchange(call: Call, connection: HTTPConnection, *, seconds: float, is_proxied: bool) -> Reply:
+    from http.client import HTTPException  # late: with its imports it is half of our start-up time
+
+    url = urlsplit(call.url)
+    try:
+        if connection.sock is not None:
+            connection.sock.settimeout(seconds)
+        path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        connection.request(call.method, path, body=call.body or None, headers=dict(call.headers))
+        response = connection.getresponse()
+        body = response.read(BODY_LIMIT + 1)
+        if len(body) > BODY_LIMIT:
+            raise NoReply(f"the answer is longer than {BODY_LIMIT} bytes", kind="malformed")
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        is_last = response.will_close or not response.isclosed()
+        return Reply(status=response.status, headers=headers, body=body, is_last=is_last)
+    except (OSError, HTTPException, UnicodeError) as error:
+        connection.close()
+        raise _no_reply(error, is_proxied=is_proxied) from error
 
 
 def is_local(url: str) -> bool:

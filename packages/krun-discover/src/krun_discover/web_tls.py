@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Mapping
 from http.client import HTTPSConnection
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from krun_discover.errors import Misconfigured
 from krun_discover.web import Tls
@@ -18,6 +18,9 @@ def context(tls: Tls) -> ssl.SSLContext:
         made = ssl.create_default_context(cadata=tls.roots or None)
     except (ssl.SSLError, ValueError) as error:
         raise Misconfigured(f"root certificates cannot be read: {_reason(error)}", hint="they are PEM text") from error
+    if tls.roots:
+        # Python 3.13 is stricter than any client of Kubernetes: authorities of EKS and microk8s have no key identifier.
+        made.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if tls.insecure:
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
@@ -59,10 +62,10 @@ def connection(
     """A connection that is not open yet; ``proxy`` is a URL or empty. Raises Misconfigured for a proxy's scheme."""
     if not proxy:
         return _Connection(host, port, server_name=server_name, context=context, timeout=seconds)
-    url = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    url, proxy_port = _proxy(proxy)
     if url.scheme != "http" or not url.hostname:
         raise Misconfigured(f"proxy {url.scheme}://{url.hostname}: not supported", hint="an http:// proxy is")
-    made = _Connection(url.hostname, url.port or 80, server_name=server_name, context=context, timeout=seconds)
+    made = _Connection(url.hostname, proxy_port, server_name=server_name, context=context, timeout=seconds)
     headers = {}
     if url.username:
         from base64 import b64encode
@@ -71,6 +74,17 @@ def connection(
         headers["Proxy-Authorization"] = "Basic " + b64encode(login.encode()).decode()
     made.set_tunnel(host, port, headers=headers)
     return made
+
+
+def _proxy(text: str) -> tuple[SplitResult, int]:
+    """The proxy's URL and port. Raises Misconfigured without its text, in which a password may stand."""
+    try:
+        url = urlsplit(text if "://" in text else f"http://{text}")
+        if not text.isprintable() or " " in text:
+            raise ValueError(text)
+        return url, url.port or 80
+    except ValueError:
+        raise Misconfigured("the proxy is not a URL", hint="HTTPS_PROXY=http://HOST:PORT") from None
 
 
 def proxy_of(host: str, *, environ: Mapping[str, str]) -> str:

@@ -1,0 +1,19 @@
+"""One way to the mesh's cluster: what it is called, why it is tried, its addresses, what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from krun_discover.kube_target import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One cluster. ``values``: what is known of it, as variables; ``network``: its VPC's name."""
+
+    title: str
+    reason: str
+    targets: tuple[Target, ...]
+    values: Mapping[str, str] = field(default_factory=dict)
+    network: str = ""
