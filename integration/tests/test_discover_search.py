@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -240,3 +241,68 @@ def test_a_foreign_project_pays_with_its_own_quota(world: World, server: Metadat
     run(world, server, MESH="gke://other-project")
     quotas = [asked.headers.get("x-goog-user-project") for asked in world.google.servers["container"].requests]
     assert quotas == [None, "other-project"]
+
+
+def test_ranges_come_out_of_the_cluster_where_they_may_be_listed(world: World) -> None:
+    """Its ServiceCIDRs, and its nodes' pods; for what is not known of both, what krun-iptables takes anyhow."""
+    user = "ranger@example.com"
+    namespace = world.kubernetes.namespace()
+    world.grant(user, namespace=namespace)
+    config = world.kubeconfig("kind", certificate=world.kubernetes.certificate(user), namespace=namespace)
+    env = world.environment(KUBECONFIG=str(config), HTTPS_PROXY="")
+
+    def ranges() -> str:
+        done = processes.run([components.command("krun-discover")], env=env)
+        assert (done.returncode, done.stderr) == (0, "")
+        return str(json.loads(done.stdout).get("OUTBOUND_IP_RANGES_INCLUDE", ""))
+
+    assert ranges() == ""
+    rule = {"apiGroups": ["networking.k8s.io"], "resources": ["servicecidrs"], "verbs": ["list"]}
+    allow(world, user, rule)
+    services = world.kubernetes.admin.get("/apis/networking.k8s.io/v1/servicecidrs")["items"][0]["spec"]["cidrs"][0]
+    assert ranges() == f"10.0.0.0/8,{services}"
+    allow(world, user, rule, {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]})
+    for number in (0, 1):
+        spec = {"podCIDR": f"10.244.{number}.0/24", "podCIDRs": [f"10.244.{number}.0/24"]}
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": f"node-{number}"}, "spec": spec}
+        world.kubernetes.apply(node)
+    try:
+        assert ranges() == f"10.244.0.0/23,{services}"
+        world.mesh_env({**MESH_ENV, "OUTBOUND_IP_RANGES_INCLUDE": "10.9.0.0/16"})
+        assert ranges() == "10.9.0.0/16"
+    finally:
+        for number in (0, 1):
+            world.kubernetes.admin.delete(f"/api/v1/nodes/node-{number}")
+
+
+def allow(world: World, user: str, *rules: dict[str, list[str]]) -> None:
+    """Let a user do it in the whole cluster."""
+    kind = "rbac.authorization.k8s.io"
+    world.kubernetes.apply(
+        {"apiVersion": f"{kind}/v1", "kind": "ClusterRole", "metadata": {"name": "ranger"}, "rules": list(rules)},
+        {
+            "apiVersion": f"{kind}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": "ranger"},
+            "roleRef": {"apiGroup": kind, "kind": "ClusterRole", "name": "ranger"},
+            "subjects": [{"apiGroup": kind, "kind": "User", "name": user}],
+        },
+    )
+
+
+def test_on_the_way_to_a_cluster_nothing_heavy_is_imported(world: World) -> None:
+    """kubeconfig, mesh-env and a token: http.client, ssl and yaml, and nothing of the big clients."""
+    user = "lean@example.com"
+    namespace = world.kubernetes.namespace()
+    world.grant(user, namespace=namespace)
+    config = world.kubeconfig("kind", certificate=world.kubernetes.certificate(user), namespace=namespace)
+    env = world.environment(KUBECONFIG=str(config), HTTPS_PROXY="")
+    for command, *arguments in (["krun-discover"], ["krun-token", "kubernetes", "--audience", "istio-ca"]):
+        argv = [sys.executable, "-X", "importtime", components.command(command), *arguments]
+        done = processes.run(argv, env=env)
+        assert done.returncode == 0, done.stderr
+        lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+        imported = {line.rpartition("|")[2].strip() for line in lines}
+        assert {"http.client", "ssl", "yaml"} <= imported
+        heavy = {"google.auth", "kubernetes", "requests", "urllib3", "asyncio", "cryptography", "subprocess"}
+        assert imported & heavy == set(), command
