@@ -70,9 +70,13 @@ def meshed(world: World, *, user: str = EMAIL, namespace: str = "default") -> No
     world.mesh_env(MESH_ENV)
 
 
+def inside(env: dict[str, str]) -> list[str]:
+    """What the command is run by: a pod's files are in a mount namespace."""
+    return ["unshare", "-Urm", "sh", "-c", POD, "sh"] if "POD_FOLDER" in env else []
+
+
 def discovered(world: World, **env: str) -> dict[str, str]:
-    before = ["unshare", "-Urm", "sh", "-c", POD, "sh"] if "POD_FOLDER" in env else []
-    done = processes.run([*before, components.command("krun-discover")], env=world.environment(**env))
+    done = processes.run([*inside(env), components.command("krun-discover")], env=world.environment(**env))
     assert (done.returncode, done.stderr) == (0, "")
     values: dict[str, str] = json.loads(done.stdout)
     return values
@@ -384,6 +388,48 @@ def _(world: World) -> Row:
 def test_environment_gives_exactly_these_variables(name: str, world: World) -> None:
     with ROWS[name](world) as (env, wanted):
         assert discovered(world, **env) == wanted
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_no_secret_of_any_source_is_in_any_output(name: str, world: World) -> None:
+    """All tokens that were issued, and what the files of the place hold, are searched for in all that is said."""
+    with ROWS[name](world) as (env, _):
+        outputs = [
+            processes.run([*inside(env), components.command("krun-discover"), *arguments], env=world.environment(**env))
+            for arguments in (["--explain"], ["doctor"], ["--log-level", "debug", "--format", "dotenv"])
+        ]
+        secrets = set(world.google.accounts.grants) | secrets_of(world.folder)
+    for done in outputs:
+        assert "Traceback" not in done.stderr
+        for secret in secrets:
+            assert secret not in done.stdout + done.stderr
+
+
+SECRET = re.compile(r"(?:token|client-key-data|private_key|refresh_token)\"?: *\"?([^\"\s]{16,})")
+
+
+def secrets_of(folder: Path) -> set[str]:
+    """What stands in files under names of secrets, and whole files of tokens."""
+    found: set[str] = set()
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix != ".pem":
+            text = path.read_text(encoding="utf-8")
+            found |= {word.split("\\n")[1] if "\\n" in word else word for word in SECRET.findall(text)}
+            found |= {text.strip()} if path.name == "token" else set()
+    return found
+
+
+def test_documented_variables_make_a_start_without_any_request(world: World) -> None:
+    text = (tables.ROOT / "docs" / "discovery.md").read_text(encoding="utf-8")
+    row_ = next(line for line in text.splitlines() if line.startswith("| with istiod |"))
+    names = re.findall(r"`([A-Z_]+)`", row_)
+    env = {name: GOOGLE.get(name, "x") for name in names} | {"XDS_ADDR": "istiod.example:15012"}
+    with world.metadata() as server:
+        for platform in ("K_SERVICE", "CLOUD_RUN_JOB", "KUBERNETES_SERVICE_HOST"):
+            place = {"GCE_METADATA_HOST": server.address, "NO_GCE_CHECK": "", "KUBECONFIG": "/nonexistent"}
+            found = discovered(world, **env, **place, **{platform: "web"})
+            assert {name: found[name] for name in names} == env
+        assert (server.requests, world.google.requests) == ([], [])
 
 
 def test_the_document_has_each_of_these_environments() -> None:

@@ -306,3 +306,18 @@ def test_on_the_way_to_a_cluster_nothing_heavy_is_imported(world: World) -> None
         assert {"http.client", "ssl", "yaml"} <= imported
         heavy = {"google.auth", "kubernetes", "requests", "urllib3", "asyncio", "cryptography", "subprocess"}
         assert imported & heavy == set(), command
+
+
+def test_one_cluster_is_asked_for_by_the_path_that_the_api_has(world: World, server: MetadataServer) -> None:
+    """The original asked …/cluster/NAME, which no API answers."""
+    world.google.add(world.kubernetes, "demo")
+    done = run(world, server, CLUSTER_NAME="demo", CLUSTER_LOCATION="us-central1")
+    assert json.loads(done.stdout)["XDS_ADDR"] == "10.128.0.20:15012"
+    (asked,) = world.google.servers["container"].requests
+    assert asked.path == "/v1/projects/demo-project/locations/us-central1/clusters/demo"
+
+
+def test_cluster_that_is_named_and_not_there_is_69_and_a_command(world: World, server: MetadataServer) -> None:
+    text = fails(run(world, server, CLUSTER_NAME="nosuch", CLUSTER_LOCATION="us-central1"), 69)
+    assert "there is no cluster demo-project/us-central1/nosuch" in text
+    assert "gcloud container clusters list --project=demo-project" in text
