@@ -232,7 +232,9 @@ def test_what_must_not_be_sent_twice_gets_a_connection_of_its_own(address: str) 
     assert len(peer.requests) == 2
 
 
-@pytest.mark.parametrize("text", ["http://x:port", "http://[", "http://x y", "socks5://canary@x:1", "http://canary:a@["])
+@pytest.mark.parametrize(
+    "text", ["http://x:port", "http://[", "http://x y", "socks5://canary@x:1", "http://canary:a@["]
+)
 def test_a_proxy_that_is_none_is_said_without_its_text(text: str) -> None:
     with pytest.raises(Misconfigured, match="proxy") as caught:
         web(environ={"HTTPS_PROXY": text}).ask(Call(url="https://api.example/"), tries=1)

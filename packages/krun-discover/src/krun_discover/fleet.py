@@ -65,7 +65,11 @@ class Api:
         headers = {"Authorization": f"Bearer {self._token().value}"}
         url = f"{self._endpoint.rstrip('/')}/v1/projects/{project}/locations/-/memberships"
         try:
-            found = judge(self._web.ask(Call(url=url, headers=headers)), what=f"fleet API, memberships of {project}")
+            found = judge(
+                self._web.ask(Call(url=url, headers=headers)),
+                what=f"fleet API, memberships of {project}",
+                project=project,
+            )
         except NoReply as error:
             raise Unreachable(
                 f"fleet API {self._endpoint}, memberships of {project}: {error}",

@@ -127,7 +127,7 @@ class Api:
             headers["X-Goog-User-Project"] = quota
         try:
             reply = self._web.ask(Call(url=f"{self._endpoint.rstrip('/')}/{path}?fields={fields}", headers=headers))
-            return judge(reply, what=f"GKE API, {what}")
+            return judge(reply, what=f"GKE API, {what}", project=path.split("/")[2])
         except NoReply as error:
             raise Unreachable(
                 f"GKE API {self._endpoint}, {what}: {error}",
@@ -135,12 +135,12 @@ class Api:
             ) from error
 
 
-def judge(reply: Reply, *, what: str) -> dict[str, Any]:
+def judge(reply: Reply, *, what: str, project: str) -> dict[str, Any]:
     """The object in a Google API's answer, empty for 404. Raises Denied, Unreachable, NoReply."""
     if reply.status == 404:
         return {}
     if reply.status in (401, 403):
-        raise Denied(f"{what}: {_message(reply)}", hint=_grant(what))
+        raise Denied(f"{what}: {_message(reply)}", hint=_grant(what, project=project))
     if reply.status != 200:
         raise Unreachable(f"{what}: {_message(reply)}", hint="--explain tells what was asked")
     found = reply.json()
@@ -160,6 +160,7 @@ def _message(reply: Reply) -> str:
     return f"HTTP {reply.status}" + (f": {text}" if text else "")
 
 
-def _grant(what: str) -> str:
+def _grant(what: str, *, project: str) -> str:
     role = {"GKE": "roles/container.clusterViewer", "fle": "roles/gkehub.viewer", "res": "roles/browser"}[what[:3]]
-    return f"gcloud projects add-iam-policy-binding PROJECT --role={role} --member=serviceAccount:EMAIL"
+    command = f"gcloud projects add-iam-policy-binding {project} --role={role} --member=serviceAccount:EMAIL"
+    return f"{command}; or XDS_ADDR=- where there is to be no mesh"

@@ -39,7 +39,7 @@ def get(project: str, *, web: Web, token: Callable[[], Token], endpoint: str) ->
     base = endpoint or ENDPOINT
     try:
         reply = web.ask(Call(url=f"{base.rstrip('/')}/v3/projects/{project}", headers=headers))
-        return read(judge(reply, what=f"resource manager, project {project}"))
+        return read(judge(reply, what=f"resource manager, project {project}", project=project))
     except NoReply as error:
         raise Unreachable(
             f"resource manager {base}, project {project}: {error}", hint="set PROJECT_NUMBER and CLUSTER_NAME"
