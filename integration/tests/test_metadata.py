@@ -79,7 +79,7 @@ def test_it_runs_alone_and_serves_the_real_command(address: str) -> None:
     argv += ["--project-attribute", "mesh-namespace=demo"]
     with processes.start(argv) as running:
         where = running.wait_for(r"ready address=(\S+)$")[1]
-        env = processes.environment(NO_GCE_CHECK="", GCE_METADATA_HOST=where)
+        env = processes.environment(NO_GCE_CHECK="", GCE_METADATA_HOST=where, XDS_ADDR="istiod.example:15010")
         values = json.loads(processes.run([components.command("krun-discover")], env=env).stdout)
         assert (values["PROJECT_ID"], values["WORKLOAD_NAMESPACE"]) == ("a-b-c", "demo")
         assert get(where, f"{ACCOUNT}/identity?audience=x%20y")[1] == "token for x y"
