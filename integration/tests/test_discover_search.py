@@ -148,7 +148,11 @@ def test_passing_faults_of_the_api_are_tried_again(world: World, server: Metadat
 @pytest.mark.parametrize(
     ("fault", "status", "word"),
     [
-        (faults.status(403, "Permission denied on resource project."), 77, "binding demo-project --role=roles/container.cluster"),
+        (
+            faults.status(403, "Permission denied on resource project."),
+            77,
+            "binding demo-project --role=roles/container",
+        ),
         (faults.status(500), 69, "HTTP 500"),
         (faults.malformed(), 69, "not JSON"),
         (faults.redirect("https://evil.example/steal"), 69, "HTTP 302"),
