@@ -71,8 +71,8 @@ def kubernetes(
 ) -> None:
     """A token of a Kubernetes service account, by its cluster's TokenRequest.
 
-    The cluster is that of KUBECONFIG or ~/.kube/config, or the one that we run in. It takes the right to create
-    serviceaccounts/token.
+    The cluster is that of KUBECONFIG or ~/.kube/config, or the one that we run in, or the one that krun-discover finds.
+    It takes the right to create serviceaccounts/token.
 
     \b
     Example:
