@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from krun_discover import incluster, kube_find
 from krun_discover.errors import Failure, Malformed, Misconfigured
 from krun_discover.issued import Token
 from krun_discover.kube_target import Absent, Target
+from krun_discover.web import Web
 from krun_testbed.certificates import Authority
 
 CANARY = "canary-6a1f"
@@ -112,7 +114,10 @@ def test_a_kubeconfig_comes_first_and_without_any_both_are_named(tmp_path: Path)
         "contexts: [{name: a, context: {cluster: a}}]}",
         encoding="utf-8",
     )
-    assert kube_find.find({"KUBECONFIG": str(config), **POD}, google=no_google).server == "https://x"
+    named = kube_find.configured({"KUBECONFIG": str(config), **POD}, google=no_google)
+    assert isinstance(named, Target)
+    assert named.server == "https://x"
+    nowhere = {"NO_GCE_CHECK": "true", "PATH": "/nonexistent"}
     with pytest.raises(Failure, match=r"KUBECONFIG is not set.*KUBERNETES_SERVICE_HOST is not set") as caught:
-        kube_find.find({}, google=no_google)
+        kube_find.home(nowhere, web=Web(deadline=time.monotonic() + 20, environ=nowhere))
     assert caught.value.exit_code == 78

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from krun_discover import incluster, kubeconfig
-from krun_discover.errors import Misconfigured
 from krun_discover.issued import Token
 from krun_discover.kube import Cluster
 from krun_discover.kube_target import Absent, Target
@@ -42,17 +41,6 @@ def home(environ: Mapping[str, str], *, web: Web, context: str = "", namespace: 
             namespace = namespace or target.namespace
     cluster = cluster or assembly.cluster()
     return Home(cluster=cluster, namespace=namespace or assembly.resolution.value("WORKLOAD_NAMESPACE"))
-
-
-def find(environ: Mapping[str, str], *, context: str = "", google: Callable[[], Token]) -> Target:
-    """The one that is configured; ``google`` as for kubeconfig.load. Raises Misconfigured, also when there is none."""
-    found = configured(environ, context=context, google=google)
-    if isinstance(found, Target):
-        return found
-    raise Misconfigured(
-        f"no cluster is configured: {found.reason}",
-        hint="set KUBECONFIG, as 'gcloud container clusters get-credentials' writes it, or run in a pod",
-    )
 
 
 def configured(environ: Mapping[str, str], *, context: str = "", google: Callable[[], Token]) -> Target | Absent:
