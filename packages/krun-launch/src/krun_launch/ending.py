@@ -187,8 +187,13 @@ class Ending:
 
     def _helpers_end(self) -> None:
         for name in (SSHD, ENVOY, NAMES):
-            self._parts.signal(name, signal.SIGTERM)
+            self._parts.signal(name, self._envoy_end() if name == ENVOY else signal.SIGTERM)
         self._end(SSHD, ENVOY, NAMES)
+
+    def _envoy_end(self) -> signal.Signals:
+        """An Envoy that no application used yet has nothing to flush: its words about SIGTERM hide why the start failed."""
+        was_used = self._was_ready or APP in self._parts.statuses
+        return signal.SIGTERM if was_used else signal.SIGKILL
 
     def _end(self, *names: str) -> None:
         """Wait a short while, then kill."""
