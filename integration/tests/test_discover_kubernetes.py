@@ -393,7 +393,7 @@ def test_a_pod_calls_by_its_own_token(workload: Caller) -> None:
     (folder / "ca.crt").write_bytes(workload.kubernetes.root)
     (folder / "namespace").write_text(workload.namespace, encoding="utf-8")
     environ = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": str(port)}
-    target = incluster.load(environ, folder=folder)
+    target = incluster.load(environ, folder=str(folder))
     assert isinstance(target, Target)
     cluster = Cluster(web=workload.web, target=target)
     error = workload.failure(lambda: workload.reads(cluster), Denied)

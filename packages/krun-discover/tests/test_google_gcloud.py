@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -195,7 +194,7 @@ def test_on_a_laptop_a_kept_token_spares_the_probe_for_a_metadata_server(tmp_pat
         tokens = ask(settings)
         assert len(peer.requests) == 1
         assert tokens.tried[2].outcome.startswith("not asked: nothing speaks for one")
-        ask(dataclasses.replace(settings, sign="KUBERNETES_SERVICE_HOST"))
+        ask(settings.but(sign="KUBERNETES_SERVICE_HOST"))
         assert len(peer.requests) == 2
 
 

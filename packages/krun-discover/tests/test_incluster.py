@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_pod_finds_its_own_cluster(folder: Path) -> None:
-    found = incluster.load(POD, folder=folder)
+    found = incluster.load(POD, folder=str(folder))
     assert isinstance(found, Target)
     assert CANARY not in repr(found)
     assert (found.server, found.namespace, found.proxy) == ("https://10.0.0.1:443", "demo", "-")
@@ -49,15 +49,15 @@ def test_a_pod_finds_its_own_cluster(folder: Path) -> None:
     ],
 )
 def test_its_address_may_be_of_any_kind(folder: Path, host: str, port: str, server: str) -> None:
-    found = incluster.load({"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}, folder=folder)
+    found = incluster.load({"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}, folder=str(folder))
     assert isinstance(found, Target)
     assert found.server == server
 
 
 def test_outside_of_a_pod_there_is_nothing(folder: Path) -> None:
-    assert incluster.load({}, folder=folder) == Absent(reason="KUBERNETES_SERVICE_HOST is not set")
+    assert incluster.load({}, folder=str(folder)) == Absent(reason="KUBERNETES_SERVICE_HOST is not set")
     (folder / "token").unlink()
-    found = incluster.load(POD, folder=folder)
+    found = incluster.load(POD, folder=str(folder))
     assert isinstance(found, Absent)
     assert "automountServiceAccountToken" in found.reason
 
@@ -67,26 +67,26 @@ def test_outside_of_a_pod_there_is_nothing(folder: Path) -> None:
 )
 def test_an_address_that_is_none_is_refused(folder: Path, host: str, port: str) -> None:
     with pytest.raises(Misconfigured, match="not the address of a server"):
-        incluster.load({"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}, folder=folder)
+        incluster.load({"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}, folder=str(folder))
 
 
 def test_roots_that_are_missing_or_none_are_told(folder: Path) -> None:
     (folder / "ca.crt").write_text("x", encoding="utf-8")
     with pytest.raises(Malformed, match=r"ca\.crt: there is no certificate in it"):
-        incluster.load(POD, folder=folder)
+        incluster.load(POD, folder=str(folder))
     (folder / "ca.crt").unlink()
     with pytest.raises(Misconfigured, match=r"ca\.crt cannot be read: No such file"):
-        incluster.load(POD, folder=folder)
+        incluster.load(POD, folder=str(folder))
 
 
 def test_a_namespace_that_is_missing_or_odd_is_none(folder: Path) -> None:
     for content in (b"\xff", b"a\nb", b""):
         (folder / "namespace").write_bytes(content)
-        found = incluster.load(POD, folder=folder)
+        found = incluster.load(POD, folder=str(folder))
         assert isinstance(found, Target)
         assert found.namespace == ""
     (folder / "namespace").unlink()
-    assert isinstance(incluster.load(POD, folder=folder), Target)
+    assert isinstance(incluster.load(POD, folder=str(folder)), Target)
 
 
 @given(host=st.text(), port=st.text())
@@ -97,7 +97,7 @@ def test_any_variables_are_a_server_nothing_or_a_failure(
     (folder / "token").write_text("x", encoding="utf-8")
     (folder / "ca.crt").write_bytes(AUTHORITY.root)
     try:
-        found = incluster.load({"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}, folder=folder)
+        found = incluster.load({"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}, folder=str(folder))
     except Misconfigured:
         return
     assert isinstance(found, Target) or not host

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import socket
 import threading
 import time
@@ -82,7 +81,7 @@ def test_an_answer_is_one_line_of_text_or_none(status: int, body: bytes, value: 
 
 
 def client(host: str, port: int, *, budget: float = 20.0, sign: str = "", **more: bool | float) -> metadata.Client:
-    found = dataclasses.replace(metadata.Settings(server=Address(host=host, port=port), sign=sign), **more)  # type: ignore[arg-type]
+    found = metadata.Settings(server=Address(host=host, port=port), sign=sign).but(**more)
     return metadata.Client(settings=found, deadline=time.monotonic() + budget)
 
 

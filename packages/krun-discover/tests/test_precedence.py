@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from krun_discover import contract, discovery, mesh, metadata, render
+from krun_discover import contract, discovery, explain, mesh, metadata, render
 from krun_discover.assembly import Assembly, Request
 from krun_discover.discovery import LABEL, Discovered
 from krun_discover.errors import Failure
@@ -61,7 +61,7 @@ def test_environment_always_wins_and_what_is_printed_is_a_flat_object_of_texts(e
 @given(environ=ENVIRONS)
 def test_account_and_output_agree(environ: dict[str, str]) -> None:
     found = discovered({**OFF, **environ})
-    text = render.explain(found.found)
+    text = explain.values(found.found)
     for name, value in found.values.items():
         shown = value if value.isprintable() else json.dumps(value)
         assert f"\n{name}={shown}\n" in text

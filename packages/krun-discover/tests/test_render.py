@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from krun_discover import render
+from krun_discover import explain, render
 from krun_discover.resolve import Attempt, Resolved
 
 
@@ -42,9 +42,9 @@ def test_explain_tells_the_winner_the_losers_and_what_was_tried() -> None:
         lost=(_attempt("last", "other\nline"),),
     )
     silent = Resolved(name="XDS_ADDR", value="", source="", tried=(_attempt("environment", note="not set"),), lost=())
-    text = render.explain([won, silent], dropped=["PATH", "a\nb"], mesh="MESH=file:f", remark="fine")
+    text = explain.values([won, silent], dropped=["PATH", "a\nb"], mesh="MESH=file:f", remark="fine")
     assert text == (
-        render.LEGEND + "\n"
+        explain.LEGEND + "\n"
         "PROJECT_ID=demo\n"
         "  - environment: not set\n"
         "  > metadata\n"
@@ -59,6 +59,6 @@ def test_explain_tells_the_winner_the_losers_and_what_was_tried() -> None:
 
 
 def test_long_lists_are_wrapped_at_eighty_columns() -> None:
-    text = render.explain([], dropped=[f"NAME_{i}" for i in range(50)], mesh="MESH=file:f", remark="fine")
+    text = explain.values([], dropped=[f"NAME_{i}" for i in range(50)], mesh="MESH=file:f", remark="fine")
     assert max(len(line) for line in text.splitlines()) <= 80
     assert all(f"NAME_{i}" in text.split() for i in range(50))

@@ -19,17 +19,17 @@ def token(value: str) -> Token:
 
 def test_the_file_holds_the_token_alone_and_is_its_owners(tmp_path: Path) -> None:
     path = tmp_path / "token"
-    TokenFile(path=path).write(token("one"))
+    TokenFile(path=str(path)).write(token("one"))
     assert path.read_bytes() == b"one"
     assert path.stat().st_mode & 0o777 == 0o600
-    TokenFile(path=path, mode=0o640).write(token("two"))
+    TokenFile(path=str(path), mode=0o640).write(token("two"))
     assert path.read_bytes() == b"two"
     assert path.stat().st_mode & 0o777 == 0o640
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_reader_sees_the_old_token_or_the_new_one_whole(tmp_path: Path) -> None:
-    file = TokenFile(path=tmp_path / "token")
+    file = TokenFile(path=str(tmp_path / "token"))
     values = {"a" * 20_000, "b" * 20_000}
     file.write(token("a" * 20_000))
     seen: set[str] = set()
@@ -50,7 +50,7 @@ def test_a_reader_sees_the_old_token_or_the_new_one_whole(tmp_path: Path) -> Non
 
 def test_the_owner_is_whom_the_flag_names(tmp_path: Path) -> None:
     uid, gid = (1337, 1338) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
-    TokenFile(path=tmp_path / "token", uid=uid, gid=gid).write(token("one"))
+    TokenFile(path=str(tmp_path / "token"), uid=uid, gid=gid).write(token("one"))
     found = (tmp_path / "token").stat()
     assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (uid, gid, 0o600)
 
@@ -59,23 +59,23 @@ def test_a_link_a_device_and_a_folder_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     for path in (Path("/dev/null"), Path("/dev/stdout"), tmp_path, tmp_path / "link"):
         with pytest.raises(Misconfigured, match="not a regular file"):
-            TokenFile(path=path).check()
-    TokenFile(path=tmp_path / "new").check()
+            TokenFile(path=str(path)).check()
+    TokenFile(path=str(tmp_path / "new")).check()
 
 
 def test_a_folder_that_is_not_there_is_told_and_nothing_is_left_over(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="No such file") as caught:
-        TokenFile(path=tmp_path / "no" / "token").write(token("one"))
+        TokenFile(path=str(tmp_path / "no" / "token")).write(token("one"))
     assert caught.value.hint.endswith(f"mkdir -p {tmp_path}/no")
     (tmp_path / "token").mkdir()
     with pytest.raises((Misconfigured, Unreachable)):
-        TokenFile(path=tmp_path / "token").write(token("one"))
+        TokenFile(path=str(tmp_path / "token")).write(token("one"))
     assert [path.name for path in tmp_path.iterdir()] == ["token"]
 
 
 def test_a_place_where_nobody_may_write_is_denied() -> None:
     with pytest.raises(Denied, match="/sys/token cannot be written"):
-        TokenFile(path=Path("/sys/token")).write(token("one"))
+        TokenFile(path=str(Path("/sys/token"))).write(token("one"))
 
 
 def test_owners_are_numbers() -> None:

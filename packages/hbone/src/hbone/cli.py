@@ -17,22 +17,23 @@ NOT_PLAIN = ("_HBONE_COMPLETE", "KRUN_LOG_LEVEL", "KRUN_LOG_FORMAT")
 
 
 def main() -> NoReturn:
+    from hbone import errors
+
     plain = read_plain(sys.argv[1:], os.environ)
     if plain is None:
-        from hbone import errors
         from hbone.command import command
 
         errors.run(command, tool=TOOL)
-    from hbone import log
+    url, settings = plain
+    errors.run_plain(lambda: _pipe(url=url, settings=settings), tool=TOOL)
 
-    log.configure(tool=TOOL)
+
+def _pipe(*, url: URL, settings: Settings) -> int:
+    from hbone import log
     from hbone.pipe import pipe
 
-    url, settings = plain
-    try:
-        sys.exit(pipe(url=url, settings=settings))
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - all of them are shown as of any command
-        _fail(error)
+    log.configure(tool=TOOL)
+    return pipe(url=url, settings=settings)
 
 
 def read_plain(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[URL, Settings] | None:
@@ -53,15 +54,3 @@ def read_plain(arguments: Sequence[str], environment: Mapping[str, str]) -> tupl
         command=environment.get("KRUN_ID_TOKEN_COMMAND") or None, file=environment.get("KRUN_ID_TOKEN_FILE") or None
     )
     return url, Settings(token_source=source, ca_file=environment.get("KRUN_CA_FILE") or None, connect_to=address)
-
-
-def _fail(error: BaseException) -> NoReturn:
-    """End as a command does that has raised this: same text, same status."""
-    import click
-
-    from hbone import errors
-
-    def raise_it(rest: tuple[str, ...]) -> NoReturn:
-        raise error
-
-    errors.run(click.Command(TOOL, callback=raise_it, params=[click.Argument(["rest"], nargs=-1)]), tool=TOOL)

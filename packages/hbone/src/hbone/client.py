@@ -9,7 +9,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 
-from hbone import failures, sockets, tls
+from hbone import errors, sockets, tls
 from hbone.refusal import MAX_TEXT, Refused, refusal
 from hbone.session import Session
 from hbone.stream import Stream, StreamBroken
@@ -67,7 +67,7 @@ class Client:
                 # Not a byte of payload was sent, so a tunnel may be asked for again when its connection is gone.
                 if not (error.is_safe or stream.is_lost):
                     break
-        raise failures.Unreachable(
+        raise errors.Unreachable(
             f"no tunnel to {url}: {reason}", hint="the server or its front ended it; see their logs"
         )
 
@@ -84,7 +84,7 @@ class Client:
             # A dead connection looks like this for a quarter of an hour, until TCP gives up.
             stream.retire()
             what = f"no answer from {url} within {self._settings.answer_timeout:g} s"
-            raise failures.DeadlinePassed(what, hint="see the server's log") from error
+            raise errors.DeadlinePassed(what, hint="see the server's log") from error
         except BaseException:
             close_stream(stream)
             raise
@@ -103,7 +103,7 @@ class Client:
         if url.scheme == "https" and self._tls is None:
             self._tls = tls.client_context(ca_file=self._settings.ca_file)
         if self._tokens.source and url.scheme == "http" and not address.is_loopback:
-            raise failures.Misconfigured(
+            raise errors.Misconfigured(
                 f"an ID token is not sent over plain http to {address}", hint="use https, or give no token"
             )
 
@@ -157,7 +157,7 @@ class Pool:
                     session = await self._connect()
         except TimeoutError as error:
             what = f"{self._what}: no connection within {self._settings.connect_timeout:g} s"
-            raise failures.DeadlinePassed(what, hint="is the address right, and may this machine dial it?") from error
+            raise errors.DeadlinePassed(what, hint="is the address right, and may this machine dial it?") from error
         url = self._url
         return session.open(scheme=url.scheme, authority=url.authority, path=path, headers=headers)
 
@@ -186,27 +186,25 @@ class Pool:
                 self._address.host, self._address.port, ssl=self._tls, server_hostname=name
             )
         except TimeoutError as error:  # the kernel's own
-            raise failures.DeadlinePassed(
-                f"{self._what}: {error.strerror}", hint="may this machine dial it?"
-            ) from error
+            raise errors.DeadlinePassed(f"{self._what}: {error.strerror}", hint="may this machine dial it?") from error
         except OSError as error:
             raise self._unreachable(error) from error
         chosen = writer.get_extra_info("ssl_object")
         if chosen is not None and chosen.selected_alpn_protocol() != tls.ALPN:
             writer.transport.abort()
-            raise failures.Unreachable(f"{self._what}: it does not speak HTTP/2", hint="the port must offer h2 by ALPN")
+            raise errors.Unreachable(f"{self._what}: it does not speak HTTP/2", hint="the port must offer h2 by ALPN")
         return reader, writer
 
-    def _unreachable(self, error: OSError) -> failures.Unreachable:
+    def _unreachable(self, error: OSError) -> errors.Unreachable:
         if isinstance(error, ssl.SSLCertVerificationError):
             hint = "--ca-file (KRUN_CA_FILE) names the roots to trust; the certificate must be for the URL's host"
-            return failures.Unreachable(f"{self._what}: TLS: {error.verify_message}", hint=hint)
+            return errors.Unreachable(f"{self._what}: TLS: {error.verify_message}", hint=hint)
         if isinstance(error, ssl.SSLError):
-            return failures.Unreachable(f"{self._what}: TLS failed: {error.reason or error}", hint="is it a TLS port?")
+            return errors.Unreachable(f"{self._what}: TLS failed: {error.reason or error}", hint="is it a TLS port?")
         if isinstance(error, socket.gaierror):
-            return failures.Unreachable(f"{self._what}: {error.strerror}", hint="is the host's name right?")
+            return errors.Unreachable(f"{self._what}: {error.strerror}", hint="is the host's name right?")
         reason = os.strerror(error.errno) if error.errno else str(error)
-        return failures.Unreachable(f"{self._what}: {reason}", hint="does the server listen there?")
+        return errors.Unreachable(f"{self._what}: {reason}", hint="does the server listen there?")
 
 
 def close_stream(stream: Stream) -> None:
@@ -215,7 +213,7 @@ def close_stream(stream: Stream) -> None:
     stream.release()
 
 
-def failure_of(error: Refused | failures.Failure) -> failures.Failure:
+def failure_of(error: Refused | errors.Failure) -> errors.Failure:
     """What a person is told of a tunnel that did not come about."""
     return error.failure if isinstance(error, Refused) else error
 

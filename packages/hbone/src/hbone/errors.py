@@ -9,9 +9,12 @@ import contextlib
 import enum
 import os
 import sys
-from typing import ClassVar, NoReturn
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
-import click
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import click
 
 
 class Exit(enum.IntEnum):
@@ -30,13 +33,17 @@ class Exit(enum.IntEnum):
     INTERRUPTED = 130
 
 
-class Failure(click.ClickException):
-    """An expected failure: says what failed, on what and why, and how to go on."""
+class Failure(Exception):
+    """An expected failure: says what failed, on what and why, and how to go on.
+
+    None of click's: a start that nothing goes wrong in, and that needs no flags, does not import click.
+    """
 
     exit_code: ClassVar[int] = Exit.BUG
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
+        self.message = message
         self.hint = hint
 
 
@@ -70,24 +77,26 @@ class Misconfigured(Failure):
     exit_code = Exit.MISCONFIGURED
 
 
-def report(*, tool: str, error: click.ClickException) -> int:
-    """Write the last line of a failed tool to stderr, and return its exit status."""
-    hint = getattr(error, "hint", "")
-    if isinstance(error, click.UsageError) and not hint:
-        hint = f"see '{tool} --help'"
-    text = error.format_message().rstrip(".")
-    lines = [f"{tool}: error: {text}"] + ([f"hint: {hint}"] if hint else [])
-    sys.stderr.write("\n".join(lines) + "\n")
-    return int(error.exit_code)
-
-
 def run(command: click.Command, *, tool: str) -> NoReturn:
     """Run a click command as the process: its result is the exit status, its failures become the last line."""
     _open_standard_streams()
-    status = _status(command, tool=tool)
+    status = _status(lambda: command.main(prog_name=tool, standalone_mode=False), tool=tool)
     if status:
         _tell_init(tool=tool, status=status)
     sys.exit(status)
+
+
+def run_plain(start: Callable[[], object], *, tool: str) -> NoReturn:
+    """The same for a start that needs no click, and leaves nothing to be tidied up at the interpreter's end."""
+    _open_standard_streams()
+    status = _status(start, tool=tool)
+    if status:
+        _tell_init(tool=tool, status=status)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    # Modules are not taken down one by one: on a slow machine that takes as long as the work.
+    os._exit(status)
 
 
 def _open_standard_streams() -> None:
@@ -102,25 +111,46 @@ def _open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
-def _status(command: click.Command, *, tool: str) -> int:
+def _status(start: Callable[[], object], *, tool: str) -> int:
     try:
-        result = command.main(prog_name=tool, standalone_mode=False)
-    except click.ClickException as error:
-        return report(tool=tool, error=error)
-    except click.exceptions.Exit as end:
-        return int(end.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+        result = start()
+    except Failure as error:
+        return _report(error.message, hint=error.hint, status=error.exit_code, tool=tool)
+    except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except SystemExit as end:
         # click leaves so after shell completion, and with 1 when nobody reads our stdout: a shell says 128+SIGPIPE.
         return 128 + 13 if isinstance(end.__context__, OSError) else int(end.code or 0)
-    except Exception as error:  # noqa: BLE001 - the outermost frame: a bug is shown whole, with its own status
-        import traceback
-
-        traceback.print_exc()
-        sys.stderr.write(f"{tool}: error: a bug in {tool}: {type(error).__name__}: {error}\n")
-        return Exit.BUG
+    except Exception as error:  # noqa: BLE001 - the outermost frame: nothing may pass it
+        return _status_of(error, tool=tool)
     return result if isinstance(result, int) else Exit.OK
+
+
+def _status_of(error: Exception, *, tool: str) -> int:
+    """Of one of click's, or of a bug, which is shown whole and has its own status."""
+    import click
+
+    match error:
+        case click.UsageError():
+            return _report(error.format_message(), hint=f"see '{tool} --help'", status=error.exit_code, tool=tool)
+        case click.ClickException():
+            return _report(error.format_message(), hint="", status=error.exit_code, tool=tool)
+        case click.exceptions.Exit():
+            return int(error.exit_code)
+        case click.Abort():
+            return Exit.INTERRUPTED
+    import traceback
+
+    traceback.print_exception(error)
+    sys.stderr.write(f"{tool}: error: a bug in {tool}: {type(error).__name__}: {error}\n")
+    return Exit.BUG
+
+
+def _report(text: str, *, hint: str, status: int, tool: str) -> int:
+    """Write the last line of a failed tool to stderr."""
+    lines = [f"{tool}: error: {text.rstrip('.')}"] + ([f"hint: {hint}"] if hint else [])
+    sys.stderr.write("\n".join(lines) + "\n")
+    return int(status)
 
 
 def _tell_init(*, tool: str, status: int) -> None:

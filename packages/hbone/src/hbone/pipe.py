@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from hbone import failures, stop
+from hbone import errors, stop
 from hbone.client import Client, Settings, close_stream
 from hbone.refusal import Refused
 from hbone.relay import Relay
@@ -53,6 +53,6 @@ async def _pipe(*, url: URL, settings: Settings) -> int:
 def _check(url: URL, relay: Relay) -> None:
     if relay.local_error is not None:
         what = relay.local_error.strerror or str(relay.local_error)
-        raise failures.Unreachable(f"stdin or stdout failed: {what}", hint="the program at the other end is gone")
+        raise errors.Unreachable(f"stdin or stdout failed: {what}", hint="the program at the other end is gone")
     if not relay.is_orderly:
-        raise failures.Unreachable(f"the tunnel to {url} broke: {relay.reason}", hint="see the server's log")
+        raise errors.Unreachable(f"the tunnel to {url} broke: {relay.reason}", hint="see the server's log")

@@ -8,7 +8,7 @@ import ipaddress
 import socket
 import struct
 
-from hbone import failures
+from hbone import errors
 
 READ = 64 * 1024
 BACKLOG = 1024
@@ -77,7 +77,7 @@ def listen(address: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise failures.Misconfigured(
+        raise errors.Misconfigured(
             f"cannot listen on {address}:{port}: {error.strerror}",
             hint="choose another port, or end the program that holds it: `ss -ltnp` names it",
         ) from error

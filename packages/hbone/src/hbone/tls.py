@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from hbone import failures
+from hbone import errors
 
 ALPN = "h2"
 HTTP1 = "http/1.1"
@@ -19,7 +19,7 @@ def client_context(*, ca_file: str | None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except OSError as error:
-        raise failures.Misconfigured(
+        raise errors.Misconfigured(
             f"cannot read root certificates from {ca_file}: {error.strerror or error}",
             hint="--ca-file (KRUN_CA_FILE) names a PEM file; without it the system's roots are used",
         ) from error
@@ -40,7 +40,7 @@ def server_context(*, certificate: str, key: str) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key)
     except OSError as error:
-        raise failures.Misconfigured(
+        raise errors.Misconfigured(
             f"cannot use certificate {certificate} with key {key}: {error.strerror or error}",
             hint="both are PEM files, and the key is the certificate's",
         ) from error

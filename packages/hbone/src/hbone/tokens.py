@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hbone import failures
+from hbone import errors
 
 COMMAND_TIMEOUT = 30.0  # seconds
 FRESH = 0.8  # of a token's life; then a new one is asked for
@@ -40,7 +40,7 @@ class Tokens:
 
     def __init__(self, source: Source, *, timeout: float = COMMAND_TIMEOUT) -> None:
         if source.command and source.file:
-            raise failures.Misconfigured("a token command and a token file are given", hint=f"give one of {SOURCES}")
+            raise errors.Misconfigured("a token command and a token file are given", hint=f"give one of {SOURCES}")
         self.source = source
         self._timeout = timeout
         self._argv = _words(source.command) if source.command else []
@@ -69,7 +69,7 @@ class Tokens:
                 return token
         except TimeoutError as error:
             what = f"no ID token from {self._argv[0]!r} within {self._timeout:g} s"
-            raise failures.DeadlinePassed(what, hint="run the command by hand") from error
+            raise errors.DeadlinePassed(what, hint="run the command by hand") from error
 
     def forget(self, audience: str) -> None:
         """The token was not accepted: the next one is a new one."""
@@ -83,7 +83,7 @@ class Tokens:
                 *argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=False
             )
         except OSError as error:
-            raise failures.Misconfigured(f"cannot run the token command {argv[0]!r}: {error.strerror}") from error
+            raise errors.Misconfigured(f"cannot run the token command {argv[0]!r}: {error.strerror}") from error
         try:
             said, _ = await process.communicate()
         finally:
@@ -91,7 +91,7 @@ class Tokens:
                 process.kill()
                 await process.wait()
         if process.returncode:
-            raise failures.Denied(
+            raise errors.Denied(
                 f"no ID token: {argv[0]!r} ended with status {process.returncode}",
                 hint=f"it was asked for audience {audience}; run it by hand",
             )
@@ -126,7 +126,7 @@ def _read(file: str) -> str:
     try:
         text = Path(file).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise failures.Misconfigured(
+        raise errors.Misconfigured(
             f"cannot read the ID token file {file}: {error.strerror}", hint=f"see {SOURCES}"
         ) from error
     return _checked(text, where=f"the ID token file {file}")
@@ -136,7 +136,7 @@ def _checked(text: str, *, where: str) -> str:
     token = text.strip()
     if not _TOKEN.fullmatch(token):
         what = "is empty" if not token else "holds something that is no token"
-        raise failures.Misconfigured(f"{where} {what}", hint="one token, and nothing else, is expected there")
+        raise errors.Misconfigured(f"{where} {what}", hint="one token, and nothing else, is expected there")
     return token
 
 
@@ -144,7 +144,7 @@ def _words(command: str) -> list[str]:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise failures.Misconfigured(f"the token command cannot be read: {error}", hint="check its quotes") from error
+        raise errors.Misconfigured(f"the token command cannot be read: {error}", hint="check its quotes") from error
     if not words:
-        raise failures.Misconfigured("the token command is empty", hint=f"see {SOURCES}")
+        raise errors.Misconfigured("the token command is empty", hint=f"see {SOURCES}")
     return words

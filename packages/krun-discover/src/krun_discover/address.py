@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from krun_discover.errors import Misconfigured
+from krun_discover.record import Record
 
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Address:
+class Address(Record):
     """A host (name, IPv4 or IPv6 without brackets) and a TCP port."""
 
     host: str

@@ -7,7 +7,6 @@ found; its mesh-env; rules and constants. The search for a cluster asks the firs
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from krun_discover import metadata
@@ -20,6 +19,7 @@ from krun_discover.found import ClusterFound, MeshEnv
 from krun_discover.issued import Token
 from krun_discover.mesh import Mesh
 from krun_discover.ranges import ClusterRanges
+from krun_discover.record import Record
 from krun_discover.resolve import Resolution, Source
 from krun_discover.search import Search
 from krun_discover.web import Web
@@ -34,8 +34,7 @@ NO_GOOGLE = "no project is known here, so that Google's clusters are not asked f
 OUTSIDE = "-"  # the network of who is surely not in the mesh's: a machine without a metadata server
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(Record):
     """What the user has asked for: the environment, flags by variable, MESH as it was read, a kubeconfig's context."""
 
     environ: Mapping[str, str]

@@ -14,7 +14,8 @@ import ssl
 import time
 from base64 import b64decode
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from krun_discover.record import Record
 
 LIMIT = 1024 * 1024  # bytes
 LAST = 253402300799.0  # the end of year 9999, by which a certificate says that it has no end
@@ -22,8 +23,7 @@ BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----",
 SEQUENCE, VERSION, UTC_TIME, GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18  # DER tags
 
 
-@dataclass(frozen=True, kw_only=True)
-class Validity:
+class Validity(Record):
     """From when until when; seconds of time.time()."""
 
     begins: float

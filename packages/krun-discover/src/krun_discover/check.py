@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from krun_discover.errors import Exit, Failure
+from krun_discover.record import Record
 
 # What a failure of each kind means for the whole, worst first: what nobody but a person can mend, then what may pass.
 WORST_FIRST = (Exit.BUG, Exit.MISCONFIGURED, Exit.MALFORMED, Exit.DENIED, Exit.UNREACHABLE, Exit.DEADLINE)
@@ -20,8 +20,7 @@ class Outcome(enum.StrEnum):
     NONE = "n/a"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Check:
+class Check(Record):
     """``text`` says what was found; ``fix`` is a command, or what else to do; ``status`` is of a failure."""
 
     name: str

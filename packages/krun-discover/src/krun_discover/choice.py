@@ -6,9 +6,9 @@ The rule is what users were told: a cluster that is named, then one that is mark
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from krun_discover.gke import Cluster
+from krun_discover.record import Record
 
 MESH_LABEL = "mesh_id"  # of a cluster that is in a mesh: ``proj-NUMBER``
 CONFIG_LABEL = "mesh-config"  # of a cluster that is to be asked first: ``true``
@@ -17,8 +17,7 @@ LOCATION_LABEL = "mesh-cluster-location"  # of a project: its location, where th
 PREFIX = "istio"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
+class Wanted(Record):
     """What is known of the cluster; everything may be empty."""
 
     name: str = ""
@@ -28,8 +27,7 @@ class Wanted:
     is_any: bool = False  # clusters without MESH_LABEL count, too
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
+class Choice(Record):
     """A cluster at its place."""
 
     cluster: Cluster

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from krun_discover import contract
 from krun_discover.errors import Failure, Misconfigured, Unreachable
+from krun_discover.record import Record
 from krun_discover.resolve import Resolution, Resolved
 
 # Nobody needs these without a control plane: they are printed when they are known, and not asked for.
@@ -41,8 +41,7 @@ PROMISING = ("K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL")
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Discovered:
+class Discovered(Record):
     """Every variable that was looked for, sorted by name, and what is wrong with them, if anything."""
 
     found: tuple[Resolved, ...]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 from krun_discover import doctor_machine, metadata
 from krun_discover.assembly import Assembly
@@ -13,13 +12,13 @@ from krun_discover.discovery import Discovered, is_without_control_plane
 from krun_discover.errors import Denied, Failure, Misconfigured
 from krun_discover.kube_access import Access, grant
 from krun_discover.mesh_env import NAME_OF_MAP, SYSTEM
+from krun_discover.record import Record
 from krun_discover.web import Web
 
 NEED_CLUSTER = ("mesh-env", "permission for tokens")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Patient:
+class Patient(Record):
     """What is looked at. ``found`` is what discovery found; it may have failed."""
 
     assembly: Assembly

@@ -9,7 +9,7 @@ import time
 
 import click
 
-from krun_discover import discovery, log, mesh, metadata
+from krun_discover import discovery, lines, log, mesh, metadata
 from krun_discover.assembly import Assembly, Request
 from krun_discover.check import Check, Outcome, worst
 from krun_discover.doctor import Patient, examine
@@ -51,7 +51,7 @@ def command(
 ) -> int:
     """Look at all that a start depends on: pass, fail, or not applicable, each failure with what mends it."""
     deadline = time.monotonic() + timeout
-    log.configure(tool="krun-discover", level=log_level, style=log_format)
+    lines.configure(tool="krun-discover", level=log_level, style=log_format)
     named = mesh.parse(mesh_text or "")
     client = metadata.Client(settings=metadata.settings(os.environ, product=metadata.product_name), deadline=deadline)
     web = Web(deadline=deadline, environ=os.environ)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from dataclasses import dataclass
 
 from krun_discover import address, contract
 from krun_discover.errors import Misconfigured, Unreachable
+from krun_discover.record import Record
 
 NAME = "istiod.istio-system.svc"  # in istiod's own certificate, whatever its address is
 LIMIT = 5.0  # seconds
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answered:
+class Answered(Record):
     """It has proven who it is: as ``name``, until ``ends`` (text, as OpenSSL writes times); ``alpn`` is h2 if it is."""
 
     name: str

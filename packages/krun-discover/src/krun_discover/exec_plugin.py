@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +21,7 @@ from krun_discover.errors import DeadlinePassed, Denied, Misconfigured, Unreacha
 from krun_discover.kube_credentials import Proof
 from krun_discover.kube_exec_credential import Credential
 from krun_discover.kube_redacted import redacted, secrets_of
+from krun_discover.record import NONE, Record
 
 GROUP = "client.authentication.k8s.io"
 VERSIONS = (f"{GROUP}/v1", f"{GROUP}/v1beta1")
@@ -32,18 +32,17 @@ COMPLAINT_LIMIT = 8192  # bytes, of the end of stderr
 EARLY = 10.0  # seconds before its end at which a credential is no longer used
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plugin:
+class Plugin(Record, hidden=("arguments", "env", "cluster")):
     """How to run one. ``cluster`` is what it is told of the cluster, None for nothing."""
 
     command: str  # a path, or a name to look for in PATH
     api_version: str
     title: str  # which user of which file names it
-    arguments: tuple[str, ...] = field(default=(), repr=False)
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    arguments: tuple[str, ...] = ()
+    env: Mapping[str, str] = NONE
     interactive_mode: str = "IfAvailable"
     install_hint: str = ""
-    cluster: Mapping[str, Any] | None = field(default=None, repr=False)
+    cluster: Mapping[str, Any] | None = None
     limit: float = LIMIT  # seconds
 
     @property

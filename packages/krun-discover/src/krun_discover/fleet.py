@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from krun_discover.errors import Unreachable
 from krun_discover.gke import judge
 from krun_discover.issued import Token
+from krun_discover.record import Record
 from krun_discover.web import Call, NoReply, Web
 
 ENDPOINT = "https://gkehub.googleapis.com/"
@@ -19,8 +19,7 @@ _NAME = re.compile(r"(?:(?:https:)?//gkehub\.googleapis\.com/)?projects/([^/]+)/
 _CLUSTER = re.compile(r"//container\.googleapis\.com/projects/([^/]+)/(?:locations|zones)/([^/]+)/clusters/([^/]+)")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Membership:
+class Membership(Record):
     """A cluster in a fleet; ``project`` is an id or a number, the cluster's own parts are empty outside of GKE."""
 
     project: str

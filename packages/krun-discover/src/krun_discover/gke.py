@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from krun_discover.errors import Denied, Unreachable
 from krun_discover.issued import Token
+from krun_discover.record import NONE, Record
 from krun_discover.web import Call, NoReply, Reply, Web
 
 ENDPOINT = "https://container.googleapis.com/"
@@ -22,15 +22,14 @@ FIELDS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
+class Cluster(Record):
     """One cluster, as far as it matters to a workload outside of it."""
 
     project: str
     location: str
     name: str
     status: str = "RUNNING"
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = NONE
     roots: str = ""  # PEM, of its own certificate authority: not for names of Google
     private: str = ""  # hosts of its API server, each empty when there is none
     public: str = ""

@@ -10,14 +10,15 @@ import datetime
 import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from krun_discover import lines
 from krun_discover.errors import Denied, Failure, Misconfigured, Unreachable
 from krun_discover.google_endpoints import safe
 from krun_discover.google_source import SCOPES, UNKNOWN_LIFE, issued, no_identity
 from krun_discover.google_sts import member_of
 from krun_discover.issued import Token
+from krun_discover.record import Record
 from krun_discover.token_claims import shown
 from krun_discover.web import NoReply, Web
 
@@ -26,21 +27,22 @@ EXTERNAL = ("external_account", "external_account_authorized_user")
 KINDS = ("service_account", "authorized_user", *EXTERNAL)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Credential:
+def check(info: Mapping[str, Any], *, label: str) -> None:
+    """Raises Misconfigured for a file's content that is of none of KINDS."""
+    kind = info.get("type")
+    if kind not in KINDS:
+        told = kind if isinstance(kind, str) and re.fullmatch(r"[a-z_]{1,40}", kind) else "unknown"
+        raise Misconfigured(f"{label}: the type is {told}", hint=f"one of {', '.join(KINDS)} is understood")
+
+
+class Credential(Record, hidden=("info",)):
     """A Source out of a file's content, of one of KINDS; ``oauth2`` is where users' logins are renewed."""
 
     web: Web
-    info: Mapping[str, Any] = field(repr=False)
+    info: Mapping[str, Any]
     label: str
     principal: str
     oauth2: str
-
-    def __post_init__(self) -> None:
-        kind = self.info.get("type")
-        if kind not in KINDS:
-            told = kind if isinstance(kind, str) and re.fullmatch(r"[a-z_]{1,40}", kind) else "unknown"
-            raise Misconfigured(f"{self.label}: the type is {told}", hint=f"one of {', '.join(KINDS)} is understood")
 
     @property
     def member(self) -> str:
@@ -139,6 +141,7 @@ def _external(info: Mapping[str, Any]) -> str:
 
 def _google(module: str) -> Any:
     """A module of google-auth, late, and as what its types make of it: half of its functions have none."""
+    lines.logger()  # it logs by itself
     return importlib.import_module(f"google.{module}")
 
 

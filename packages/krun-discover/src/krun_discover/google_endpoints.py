@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from krun_discover.errors import Misconfigured
+from krun_discover.record import Record
 from krun_discover.web import is_local
 
 STS = "CLOUDSDK_API_ENDPOINT_OVERRIDES_STS"
@@ -14,8 +14,7 @@ IAMCREDENTIALS = "CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS"
 OAUTH2 = "CLOUDSDK_AUTH_TOKEN_HOST"  # unlike the others, gcloud reads a whole URL here
 
 
-@dataclass(frozen=True, kw_only=True)
-class Endpoints:
+class Endpoints(Record):
     """``sts`` and ``iamcredentials`` are what a path is added to, without a slash; ``oauth2`` is a whole URL."""
 
     sts: str = "https://sts.googleapis.com"

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from krun_discover import google_auth
 from krun_discover.errors import Misconfigured
-from krun_discover.google_auth import Credential
 from krun_discover.google_endpoints import Endpoints, safe
 from krun_discover.google_iam import LIFETIME, Impersonated
 from krun_discover.google_source import Source
@@ -56,7 +56,8 @@ class _Reader:
                 raise Misconfigured(f"{self._label}: source_credentials are missing", hint=HINT)
             return self._impersonated(self.of(inner), info)
         plain = {name: value for name, value in info.items() if name != "service_account_impersonation_url"}
-        credential = Credential(
+        google_auth.check(plain, label=self._label)
+        credential = google_auth.Credential(
             web=self._web, info=plain, label=self._label, principal=self._principal, oauth2=self._endpoints.oauth2
         )
         return self._impersonated(credential, info) if len(plain) < len(info) else credential

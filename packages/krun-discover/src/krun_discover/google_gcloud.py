@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,14 +16,14 @@ from krun_discover.errors import DeadlinePassed, Denied, Misconfigured
 from krun_discover.google_config import folder
 from krun_discover.google_source import IMPERSONATION, SCOPES, Absent, issued, no_identity
 from krun_discover.issued import Token
+from krun_discover.record import Record
 from krun_discover.token_claims import shown
 
 LIMIT = 30.0  # seconds: gcloud takes one or two, and longer when it renews a login
 LOGIN = "gcloud auth login"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gcloud:
+class Gcloud(Record):
     """The active account of gcloud; ``seconds`` is the limit of one run."""
 
     environ: Mapping[str, str]

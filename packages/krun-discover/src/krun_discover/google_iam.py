@@ -9,11 +9,11 @@ import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from krun_discover.errors import Denied, Failure, Misconfigured, Unreachable
 from krun_discover.google_source import SCOPES, Source, issued
 from krun_discover.issued import Token
+from krun_discover.record import Record
 from krun_discover.token_claims import shown
 from krun_discover.web import Call, NoReply, Reply, Web
 
@@ -24,8 +24,7 @@ METHODS = {"generateAccessToken": "roles/iam.serviceAccountTokenCreator"} | {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Impersonated:
+class Impersonated(Record):
     """The service account at ``url``, as ``source`` may act for it, itself or through ``delegates`` (emails)."""
 
     web: Web

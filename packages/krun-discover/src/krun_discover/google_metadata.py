@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 from krun_discover.errors import Denied, Misconfigured, Unreachable
 from krun_discover.google_source import SCOPES, Absent, issued
 from krun_discover.issued import Token
 from krun_discover.metadata import Client
+from krun_discover.record import Record
 
 ACCESS_TOKEN, ID_TOKEN = "access token", "ID token"
 ACCOUNT = "instance/service-accounts/default"
@@ -18,8 +18,7 @@ ACCOUNT = "instance/service-accounts/default"
 PROMISES = ("GCE_METADATA_HOST", "K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL", "the machine's product name")
 
 
-@dataclass(frozen=True, kw_only=True)
-class MetadataServer:
+class MetadataServer(Record):
     """The default account of the platform, by a client of one run (it remembers its answers)."""
 
     client: Client

@@ -10,21 +10,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from krun_discover import google_config, google_endpoints, metadata
 from krun_discover.errors import Failure, Misconfigured
 from krun_discover.google_source import IMPERSONATION, SCOPES, Absent, Source
 from krun_discover.issued import Token
+from krun_discover.record import Record
 from krun_discover.token_cache import Key, TokenCache
 from krun_discover.web import Web
 
 VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tried:
+class Tried(Record):
     """One source that was looked at, for --explain; no secrets in it."""
 
     source: str

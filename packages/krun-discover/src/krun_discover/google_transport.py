@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from google.auth import transport
 
 from krun_discover.google_endpoints import safe
-from krun_discover.web import Call, Tls, Web
+from krun_discover.web import Call, Reply, Tls, Web
 
 LINK_LOCAL = "169.254."  # metadata servers of all clouds, which have no TLS
 NAMES = ("metadata.google.internal",)
 
 
-@dataclass(frozen=True)
 class Response(transport.Response):
     """What google-auth reads of an answer."""
 
-    _status: int
-    _headers: Mapping[str, str]
-    _data: bytes
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
 
     @property
     def status(self) -> int:
         """The status."""
-        return self._status
+        return self._reply.status
 
     @property
     def headers(self) -> Mapping[str, str]:
         """Names in small letters."""
-        return self._headers
+        return self._reply.headers
 
     @property
     def data(self) -> bytes:
         """The body."""
-        return self._data
+        return self._reply.body
 
 
 class Request(transport.Request):
@@ -62,8 +59,7 @@ class Request(transport.Request):
         certificate, key = more.get("cert") or ("", "")
         data = body.encode() if isinstance(body, str) else body or b""
         call = Call(url=url, method=method, headers=headers or {}, body=data, tls=Tls(certificate=certificate, key=key))
-        reply = self._web.ask(call, limit=timeout or 0.0)
-        return Response(reply.status, reply.headers, reply.body)
+        return Response(self._web.ask(call, limit=timeout or 0.0))
 
 
 def _is_next_door(url: str) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from krun_discover.record import Record
 
 
-@dataclass(frozen=True, kw_only=True)
-class Token:
+class Token(Record, hidden=("value",)):
     """``expires`` is of time.time(), as instances are frozen and woken; ``source`` says who issued it, for a person."""
 
-    value: str = field(repr=False)
+    value: str
     expires: float
     source: str

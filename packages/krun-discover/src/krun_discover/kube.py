@@ -7,7 +7,6 @@ import re
 import time
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from krun_discover.errors import Misconfigured, Unreachable
@@ -119,7 +118,7 @@ class Cluster:
             method=method,
             headers=headers,
             body=json.dumps(body).encode() if body is not None else b"",
-            tls=replace(self.target.tls, certificate=proof.certificate, key=proof.key),
+            tls=self.target.tls.but(certificate=proof.certificate, key=proof.key),
             proxy=self.target.proxy,
         )
         try:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+
+from krun_discover.record import Record
 
 USER = re.compile(r'User "((?:[^"\\]|\\.)+)" cannot ')  # kube-apiserver's own words, of every authorizer
 MORE = re.compile(r'(?:in the namespace "[^"]*"|at the cluster scope)(?:: (.*))?$', re.DOTALL)
 ACCOUNT = re.compile(r"system:serviceaccount:([a-z0-9-]+:[a-z0-9.-]+)")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Access:
+class Access(Record):
     """One permission. ``resource`` may have a subresource; without ``namespace`` it is of the whole cluster."""
 
     verb: str

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from krun_discover import kube_file
 from krun_discover.errors import Malformed
 from krun_discover.issued import Token
+from krun_discover.record import NONE, Record
 
 TOKEN_LIMIT = 64 * 1024  # bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Proof:
+class Proof(Record, hidden=("headers",)):
     """What goes along with one request; ``certificate`` and ``key`` are files."""
 
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = NONE
     certificate: str = ""
     key: str = ""
 
@@ -40,8 +39,7 @@ class Credentials(Protocol):
         """Forget what the server has just refused; tell whether the next proof may be another."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Anonymous:
+class Anonymous(Record):
     """Nothing is sent; right for `kubectl proxy`."""
 
     title: str = "no credentials"
@@ -56,11 +54,10 @@ class Anonymous:
         return False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Text:
+class Text(Record, hidden=("token",)):
     """A token as it stands in a file of configuration."""
 
-    token: str = field(repr=False)
+    token: str
     title: str
     remedy: str = "it may have expired: sign in again, or write a new one there"
 
@@ -73,8 +70,7 @@ class Text:
         return False
 
 
-@dataclass(frozen=True, kw_only=True)
-class File:
+class File(Record):
     """A token in a file of its own, which others rotate: it is read anew each time."""
 
     path: str
@@ -91,11 +87,10 @@ class File:
         return False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Google:
+class Google(Record, hidden=("google",)):
     """An access token of Google's, which stands for gke-gcloud-auth-plugin and the like without running them."""
 
-    google: Callable[[], Token] = field(repr=False)
+    google: Callable[[], Token]
     title: str = "Google access token"
     remedy: str = "is its account in this project, and known to the cluster?"
 

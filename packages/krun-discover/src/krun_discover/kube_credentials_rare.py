@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import time
 from base64 import b64encode
-from dataclasses import dataclass, field
 
 from krun_discover import certificate, kube_file
 from krun_discover.errors import Denied, Malformed, Misconfigured
 from krun_discover.kube_credentials import Credentials, Proof
+from krun_discover.record import Record
 
 
-@dataclass(frozen=True, kw_only=True)
-class Login:
+class Login(Record, hidden=("password",)):
     """A user's name and password (RFC 7617)."""
 
     username: str
-    password: str = field(repr=False)
+    password: str
     title: str
     remedy: str = "newer clusters take no passwords: use a token, a certificate or an exec plugin"
 
@@ -30,8 +29,7 @@ class Login:
         return False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Certificate:
+class Certificate(Record):
     """A client certificate and its key, as files."""
 
     certificate: str
@@ -60,8 +58,7 @@ class Certificate:
         return False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Together:
+class Together(Record):
     """Several at once: a certificate and a token, or a user to act as."""
 
     parts: tuple[Credentials, ...]
@@ -91,8 +88,7 @@ class Together:
         return any(renewed)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Acting:
+class Acting(Record):
     """Who else to act as (`as` in a kubeconfig): beside the credentials of who we are."""
 
     user: str

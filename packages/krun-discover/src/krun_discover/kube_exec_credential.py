@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 
 from krun_discover.errors import Malformed
+from krun_discover.record import Record
 
 NAMES = ("token", "clientCertificateData", "clientKeyData", "expirationTimestamp")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Credential:
+class Credential(Record, hidden=("token", "certificate", "key")):
     """A token, a certificate with its key (PEM), or both; ``expires`` is of time.time()."""
 
-    token: str = field(default="", repr=False)
-    certificate: bytes = field(default=b"", repr=False)
-    key: bytes = field(default=b"", repr=False)
+    token: str = ""
+    certificate: bytes = b""
+    key: bytes = b""
     expires: float = float("inf")
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import stat
-from pathlib import Path
 
 from krun_discover.errors import Malformed, Misconfigured
 
@@ -15,9 +15,9 @@ def read(path: str, *, what: str, limit: int) -> bytes:
     """
     try:
         # Looked at before it is opened: opening a pipe that nobody writes to would wait for ever.
-        if not stat.S_ISREG(Path(path).stat().st_mode):
+        if not stat.S_ISREG(os.stat(path).st_mode):
             raise Misconfigured(f"{what}: {path} is not a file", hint="name a file")
-        with Path(path).open("rb") as file:
+        with open(path, "rb") as file:
             data = file.read(limit + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

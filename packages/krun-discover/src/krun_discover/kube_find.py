@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from krun_discover import incluster, kubeconfig
 from krun_discover.issued import Token
 from krun_discover.kube import Cluster
 from krun_discover.kube_target import Absent, Target
+from krun_discover.record import Record
 from krun_discover.web import Web
 
 
-@dataclass(frozen=True, kw_only=True)
-class Home:
+class Home(Record):
     """A cluster, and the workload's namespace in it."""
 
     cluster: Cluster

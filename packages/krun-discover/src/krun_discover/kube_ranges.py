@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from krun_discover.errors import Denied
 from krun_discover.kube import Cluster
 from krun_discover.kube_access import Access
+from krun_discover.record import Record
 
 PAGE = 250  # nodes of one answer
 PAGES = 40
@@ -17,8 +17,7 @@ PAGES = 40
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ranges:
+class Ranges(Record):
     """Ranges as ``10.0.0.0/8``, joined where they lie side by side; ``remarks``: why some are missing."""
 
     services: tuple[str, ...]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from krun_discover.kube_credentials import Anonymous, Credentials
+from krun_discover.record import Record
 from krun_discover.web import Tls
 
 # Names of Google: their certificates are of a public authority, and the cluster's own has never signed them.
@@ -13,15 +13,13 @@ PUBLIC = (".gke.goog", "connectgateway.googleapis.com")
 SYSTEM_ROOTS = "the system's root certificates"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Absent:
+class Absent(Record):
     """There is no such configuration here, which is no failure; ``reason`` is for a person."""
 
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Target:
+class Target(Record, hidden=("proxy",)):
     """One API server. ``server``: a URL without a slash at its end; ``source`` and ``roots``: texts for a person.
 
     ``project``, ``location`` and ``cluster`` are Google's names for it, each empty where it is not known.
@@ -29,10 +27,10 @@ class Target:
 
     server: str
     source: str
-    tls: Tls = field(default_factory=Tls)
+    tls: Tls = Tls()
     roots: str = SYSTEM_ROOTS  # where the certificates that it is verified by come from
-    proxy: str = field(default="", repr=False)  # a URL, perhaps with a password; empty: what the environment says
-    credentials: Credentials = field(default_factory=Anonymous)
+    proxy: str = ""  # a URL, perhaps with a password; empty: what the environment says
+    credentials: Credentials = Anonymous()
     namespace: str = ""
     project: str = ""
     location: str = ""

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 from krun_discover import kube_file, kubeconfig_cluster, kubeconfig_name, kubeconfig_user
 from krun_discover.errors import Malformed, Misconfigured
@@ -17,6 +15,7 @@ from krun_discover.issued import Token
 from krun_discover.kube_credentials import Anonymous
 from krun_discover.kube_target import Absent, Target
 from krun_discover.kubeconfig_entry import Entry
+from krun_discover.record import Record
 
 VARIABLE = "KUBECONFIG"
 DEFAULT = ".kube/config"  # below HOME
@@ -24,8 +23,7 @@ FILE_LIMIT = 4 * 1024 * 1024  # bytes
 SHOWN = 20  # names in an error
 
 
-@dataclass(frozen=True, kw_only=True)
-class Merged:
+class Merged(Record):
     """The entries of all files by name."""
 
     contexts: Mapping[str, Entry]
@@ -70,7 +68,7 @@ def files(environ: Mapping[str, str]) -> tuple[list[str], str]:
             raise Misconfigured(f"{VARIABLE}={environ[VARIABLE]}: there is no such file", hint="unset it to go without")
         return found, ""
     home = environ.get("HOME", "")
-    default = str(Path(home) / DEFAULT)
+    default = os.path.join(home, DEFAULT)
     # In images HOME is often root's, where other users cannot even look: nobody has meant a kubeconfig by that.
     if home and os.access(default, os.F_OK):
         return [default], ""
@@ -79,7 +77,7 @@ def files(environ: Mapping[str, str]) -> tuple[list[str], str]:
 
 def _is_there(path: str) -> bool:
     try:
-        Path(path).stat()
+        os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError):

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from krun_discover import kube_file
 from krun_discover.kube_target import SYSTEM_ROOTS, believed
 from krun_discover.kubeconfig_entry import Entry
+from krun_discover.record import Record
 from krun_discover.web import Tls
 
 EXTENSION = "client.authentication.k8s.io/exec"  # what a cluster's entry holds for credential plugins
 ROOTS_LIMIT = 1024 * 1024  # bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Server:
+class Server(Record, hidden=("proxy", "told")):
     """See Target; ``told`` is what a credential plugin may be told of it."""
 
     url: str
     tls: Tls
     roots: str
-    proxy: str = field(repr=False)
-    told: dict[str, Any] = field(repr=False)
+    proxy: str
+    told: dict[str, Any]
 
 
 def server(entry: Entry) -> Server:

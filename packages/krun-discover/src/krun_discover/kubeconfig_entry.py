@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from krun_discover.errors import Malformed, Misconfigured
+from krun_discover.record import Record
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
+class Entry(Record, hidden=("values",)):
     """One object: ``key`` says where in the file it stands, empty for the whole."""
 
     file: str
     key: str
-    values: Mapping[object, object] = field(repr=False)
+    values: Mapping[object, object]
 
     @property
     def title(self) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from krun_discover.record import Record
 
 _PROJECT = r"(?P<project>[a-z0-9][a-z0-9.:-]*)"
 _LOCATION = r"(?P<location>[a-z][a-z0-9-]*)"
@@ -15,8 +16,7 @@ FORMS = (
 GLOBAL = "global"  # of a membership in the fleet: says nothing of the cluster's own location
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
+class Place(Record):
     """Each is empty where the name does not tell it; ``project`` may be a number."""
 
     project: str = ""

@@ -6,12 +6,11 @@ import json
 import re
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 from krun_discover import address, contract, dotenv
 from krun_discover.environment import is_port, is_roots
 from krun_discover.errors import Malformed, Misconfigured
+from krun_discover.record import Record
 from krun_discover.resolve import NAME, Answer, Candidate, Known
 
 FILE_LIMIT = 1 << 20  # bytes; an environment is far smaller, and some paths (/dev/zero) never end
@@ -36,8 +35,7 @@ PLACES = {
 TRAFFIC_DIRECTOR = re.compile(r"td:projects=(?P<project>[a-z0-9:.-]+)(?:&scopes=[A-Za-z0-9_-]+)?")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
+class Place(Record):
     """Where the mesh is: a ``project``, a ``cluster``, a fleet's ``membership``; the last two have all three parts."""
 
     kind: str
@@ -46,8 +44,7 @@ class Place:
     name: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mesh:
+class Mesh(Record):
     """Variables that MESH gives, the names in its file that are not taken from files, the place that it names."""
 
     label: str
@@ -81,7 +78,7 @@ def parse(text: str) -> Mesh:
         gateway = address.parse(rest, what=f"MESH={text}", default_port=contract.PORTS["SNI_PASSTHROUGH"])
         return Mesh(label=f"MESH={text}", values={"KRUN_GATEWAY": str(gateway)})
     if colon and kind == "file":
-        return content(_read(Path(rest), mesh=text), path=rest)
+        return content(_read(rest, mesh=text), path=rest)
     if found := TRAFFIC_DIRECTOR.fullmatch(text):
         project = found["project"]
         values = {"PROJECT_NUMBER" if project.isdecimal() else "PROJECT_ID": project, "XDS_ADDR": TRAFFIC_DIRECTOR_ADDR}
@@ -116,7 +113,10 @@ def content(text: str, *, path: str) -> Mesh:
     return Mesh(label=f"MESH=file:{path}", values=taken, dropped=dropped)
 
 
-def _read(path: Path, *, mesh: str) -> str:
+def _read(name: str, *, mesh: str) -> str:
+    from pathlib import Path  # late: most meshes are no files
+
+    path = Path(name)
     try:
         # Looked at before it is opened: opening a pipe that nobody writes to would wait for ever.
         if not stat.S_ISREG(path.stat().st_mode):

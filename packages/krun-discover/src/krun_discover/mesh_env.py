@@ -6,11 +6,11 @@ Whoever can write it could otherwise choose a loader's variable, a user id, a ke
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from krun_discover import address, contract
 from krun_discover.environment import is_port, is_roots
 from krun_discover.errors import Misconfigured
+from krun_discover.record import Record
 from krun_discover.resolve import NAME
 
 NAME_OF_MAP = "mesh-env"
@@ -24,8 +24,7 @@ MANAGED = "meshconfig.googleapis.com"
 BEGIN, END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Accepted:
+class Accepted(Record):
     """``dropped``: name and reason."""
 
     values: Mapping[str, str]

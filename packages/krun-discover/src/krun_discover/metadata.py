@@ -6,15 +6,12 @@ Rules of the protocol (cloud.google.com/compute/docs/metadata): every question a
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
-from krun_discover import address
+from krun_discover import address, lines
 from krun_discover.errors import DeadlinePassed, Misconfigured
+from krun_discover.record import Record
 from krun_discover.resolve import Answer, Candidate, Known
 
 # Asked by address, not by its name metadata.google.internal: off Google, looking that up can take many seconds.
@@ -26,14 +23,11 @@ PATIENCE = 10.0  # seconds of retries in Kubernetes, where GKE's server starts l
 PAUSE = 0.25  # seconds between them
 BUSY = 429
 SIGNS = ("GCE_METADATA_HOST", "K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL", "KUBERNETES_SERVICE_HOST")
-PRODUCT = Path("/sys/class/dmi/id/product_name")
+PRODUCT = "/sys/class/dmi/id/product_name"
 BODY_LIMIT = 65536  # bytes
 
-log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Record):
     """How to reach the server. ``sign``: what speaks for its being there, empty for nothing. Times in seconds."""
 
     server: address.Address = SERVER
@@ -76,7 +70,8 @@ def settings(environ: Mapping[str, str], *, product: Callable[[], str]) -> Setti
 def product_name() -> str:
     """The name that the machine's firmware has; ``Google …`` on its virtual machines. Empty where there is none."""
     try:
-        return PRODUCT.read_text(encoding="utf-8", errors="replace").strip()
+        with open(PRODUCT, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
     except OSError:
         return ""
 
@@ -123,9 +118,8 @@ class Client:
             time.sleep(PAUSE)
         if reply.trouble:
             self.trouble = reply.trouble
-            speak = log.warning if self.settings.sign else log.debug
-            fields = {"address": str(self.settings.server), "reason": reply.trouble}
-            speak("metadata server is of no use", extra={"fields": fields})
+            speak = lines.warning if self.settings.sign else lines.debug
+            speak("metadata server is of no use", address=str(self.settings.server), reason=reply.trouble)
             return Answer(note=reply.trouble, failed=True)
         return judge(reply)
 
@@ -146,8 +140,7 @@ class Client:
         return Reply(trouble=f"no answer within {limit:g} s")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reply:
+class Reply(Record):
     """What came back. ``trouble``: not to be asked again, and why; ``passing``: worth a retry where pods start."""
 
     status: int = 0
@@ -195,6 +188,8 @@ def _within(seconds: float, fetch: Callable[[], Reply]) -> Reply | None:
     In a thread, which is left behind then: a name lookup knows no deadline, and a socket's timeout begins again with
     each byte that a slow server sends.
     """
+    import threading  # late: all may be known
+
     replies: list[Reply] = []
     thread = threading.Thread(target=lambda: replies.append(fetch()), daemon=True)
     thread.start()

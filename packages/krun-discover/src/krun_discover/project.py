@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from krun_discover.errors import Unreachable
 from krun_discover.gke import judge
 from krun_discover.issued import Token
+from krun_discover.record import NONE, Record
 from krun_discover.web import Call, NoReply, Web
 
 ENDPOINT = "https://cloudresourcemanager.googleapis.com/"
 OVERRIDE = "CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDRESOURCEMANAGER"  # gcloud's own variable
 
 
-@dataclass(frozen=True, kw_only=True)
-class Project:
+class Project(Record):
     """The project; empty where it is not known."""
 
     id: str = ""
     number: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = NONE
 
 
 def read(found: Mapping[str, object]) -> Project:

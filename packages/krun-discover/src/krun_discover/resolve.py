@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from krun_discover.record import Record
 
 # Names that may be taken from a file or a family such as PORT_*; the dot is for Istio's own.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 UNASKED = "not asked: nothing needs it"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
+class Answer(Record):
     """What a source says: a value, or an empty one and the reason in ``note``; ``failed``: it could not be asked."""
 
     value: str = ""
@@ -25,13 +25,12 @@ class Answer:
     failed: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
+class Candidate(Record):
     """One place where a variable may be found. ``free`` tells whether asking costs nothing (no request) now."""
 
     source: str
     ask: Callable[[], Answer]
-    free: Callable[[], bool] = field(default=lambda: True)
+    free: Callable[[], bool] = lambda: True
 
 
 class Known(Protocol):
@@ -57,8 +56,7 @@ class Source(Protocol):
         """Where it would look for the variable, in order."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Attempt:
+class Attempt(Record):
     """One candidate that was asked, and what came of it."""
 
     source: str
@@ -67,8 +65,7 @@ class Attempt:
     failed: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resolved:
+class Resolved(Record):
     """One variable: its value, where from, what had another value and lost, and all that was tried, in order."""
 
     name: str

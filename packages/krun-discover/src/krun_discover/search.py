@@ -5,35 +5,31 @@ It begins only when somebody needs what it finds, and it runs once.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from krun_discover import mesh_env
+from krun_discover import lines, mesh_env
 from krun_discover.errors import DeadlinePassed, Denied, Failure, Unreachable
 from krun_discover.mesh_env import NAME_OF_MAP, SYSTEM, Accepted
+from krun_discover.record import NONE, Record
 from krun_discover.web import Web
 
 if TYPE_CHECKING:
     from krun_discover.kube import Cluster
     from krun_discover.way import Way
 
-log = logging.getLogger(__name__)
-
 ROUNDS = 3  # a fresh instance may have no network for some seconds
 PAUSE = 1.0  # seconds between them
 TRY = 3.0  # seconds for an answer of one address
 
 
-@dataclass(frozen=True, kw_only=True)
-class Found:
+class Found(Record):
     """What came of it. ``values``: of the cluster itself; ``map``: its mesh-env; ``failure``: why there is none."""
 
     way: Way | None = None
     cluster: Cluster | None = None
-    values: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = NONE
     map: Accepted | None = None
     map_source: str = ""
     failure: Failure | None = None
@@ -87,9 +83,7 @@ class Search:
     def _without_map(self, answered: Found | None, *, denied: Failure | None, failure: Failure | None) -> Found:
         if answered is None or answered.way is None:
             return Found(failure=failure)
-        log.warning(
-            "the cluster has no mesh-env", extra={"fields": {"source": answered.way.title, "reason": "--explain tells"}}
-        )
+        lines.warning("the cluster has no mesh-env", source=answered.way.title, reason="--explain tells")
         return Found(way=answered.way, cluster=answered.cluster, values=answered.values, failure=denied)
 
     def _may_pause(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from krun_discover import errors, kube_find, log, secret_files, token_file
+from krun_discover import errors, kube_find, lines, log, secret_files, token_file
 from krun_discover.web import Web
 
 EPILOG = """\b
@@ -26,8 +25,6 @@ Examples:
   krun-secret tls --namespace demo --to /run/secrets/tls --owner 1000
   KUBECONFIG=cluster.yaml krun-secret db --context staging --to ./db
 """
-
-logger = logging.getLogger(__name__)
 
 
 @click.command(epilog=EPILOG, context_settings={"max_content_width": 80, "help_option_names": ["-h", "--help"]})
@@ -97,7 +94,7 @@ def command(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--owner") from error
     web = Web(deadline=time.monotonic() + timeout, environ=os.environ)
-    log.configure(tool="krun-secret", level=log_level, style=log_format)
+    lines.configure(tool="krun-secret", level=log_level, style=log_format)
     home = kube_find.home(os.environ, web=web, context=cluster_context or "", namespace=namespace or "")
     target, namespace = home.cluster.target, home.namespace
     files = home.cluster.get_secret(namespace=namespace, name=name)
@@ -109,8 +106,7 @@ def command(
     what = f"secret {namespace}/{name}"
     secret_files.check(files, what=what)
     is_new = secret_files.write(folder, files, deadline=web.deadline, owner=reader)
-    fields = {"source": what, "count": len(files)}
-    logger.info("secret written" if is_new else "secret has not changed", extra={"fields": fields})
+    lines.info("secret written" if is_new else "secret has not changed", source=what, count=len(files))
 
 
 def main() -> NoReturn:

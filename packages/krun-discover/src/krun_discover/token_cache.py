@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import logging
 import os
-import random
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from krun_discover import lines
 from krun_discover.errors import DeadlinePassed, Unreachable
 from krun_discover.issued import Token
+from krun_discover.record import Record
 from krun_discover.token_claims import is_token
 from krun_discover.token_life import is_good, renewal
 
@@ -25,11 +22,8 @@ OFF = "off"
 LIMIT = 64 * 1024  # bytes of a file
 LEFTOVER = 3600.0  # seconds after which a file that was never finished is swept
 
-log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Key:
+class Key(Record):
     """What a token is told from others by; ``principal`` says whose it is, and who issues it."""
 
     kind: str
@@ -42,8 +36,7 @@ class Key:
         return hashlib.sha256(json.dumps([self.kind, self.audience, self.principal]).encode()).hexdigest()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
+class Entry(Record):
     """What a file holds. ``issued`` is when we got it."""
 
     token: Token
@@ -71,11 +64,11 @@ class TokenCache:
         *,
         folder: Path | None,
         clock: Callable[[], float] = time.time,
-        draw: Callable[[], float] = random.random,
+        draw: Callable[[], float] | None = None,
     ) -> None:
         self._folder = folder
         self._clock = clock
-        self._draw = draw
+        self._draw = draw or _drawn
 
     def through(self, key: Key, mint: Callable[[], Token]) -> Token:
         """The token that is kept, while it is fresh; else a new one, or the old one while nobody can be reached."""
@@ -87,8 +80,7 @@ class TokenCache:
         except (Unreachable, DeadlinePassed) as error:
             if entry is None or not is_good(expires=entry.token.expires, now=self._clock()):
                 raise
-            fields = {"source": entry.token.source, "reason": error.message}
-            log.warning("no new token, the old one is still good", extra={"fields": fields})
+            lines.warning("no new token, the old one is still good", source=entry.token.source, reason=error.message)
             return entry.token
         self.keep(key, token)
         return token
@@ -120,8 +112,13 @@ class TokenCache:
                 _sweep(self._folder, now=self._clock())
                 _write(self._folder / key.name, Entry(token=token, issued=self._clock()))
         except OSError as error:
-            fields = {"source": str(self._folder), "reason": error.strerror}
-            log.debug("tokens cannot be kept", extra={"fields": fields})
+            lines.debug("tokens cannot be kept", source=str(self._folder), reason=error.strerror)
+
+
+def _drawn() -> float:
+    import random  # late: with a new token nothing is drawn
+
+    return random.random()
 
 
 def _is_ours(folder: Path) -> bool:
@@ -132,8 +129,8 @@ def _is_ours(folder: Path) -> bool:
         return False
     is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
     if not is_ours:
-        fields = {"source": str(folder), "reason": "it must be a folder of this user, with mode 0700"}
-        log.warning("tokens are not kept", extra={"fields": fields})
+        reason = "it must be a folder of this user, with mode 0700"
+        lines.warning("tokens are not kept", source=str(folder), reason=reason)
     return is_ours
 
 
@@ -153,23 +150,24 @@ def _read(path: Path) -> Entry | None:
 
 def _write(path: Path, entry: Entry) -> None:
     text = {"value": entry.token.value, "expires": entry.token.expires, "source": entry.token.source}
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".")  # 0600
+    # Not tempfile, which takes longer to import than this all; the folder is ours alone.
+    unfinished = path.parent / f".{os.getpid()}-{time.monotonic_ns()}"
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             json.dump({**text, "issued": entry.issued}, file)
         # So that what has expired is seen without reading it.
-        os.utime(name, (entry.token.expires, entry.token.expires))
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
+        os.utime(unfinished, (entry.token.expires, entry.token.expires))
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _sweep(folder: Path, *, now: float) -> None:
     """Remove what has expired."""
     for path in folder.iterdir():
-        with contextlib.suppress(OSError):
+        try:
             patience = LEFTOVER if path.name.startswith(".") else 0.0
             if path.lstat().st_mtime + patience < now and stat.S_ISREG(path.lstat().st_mode):
                 path.unlink()
+        except OSError:
+            pass  # another process was quicker

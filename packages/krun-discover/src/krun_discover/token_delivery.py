@@ -5,7 +5,8 @@ from __future__ import annotations
 from krun_discover import token_claims
 from krun_discover.errors import Failure
 from krun_discover.issued import Token
-from krun_discover.token_file import TokenFile, to_stdout
+from krun_discover.output import write
+from krun_discover.token_file import TokenFile
 from krun_discover.token_mint import Mint
 from krun_discover.token_options import Options
 
@@ -22,7 +23,7 @@ def deliver(mint: Mint, options: Options) -> None:
     elif options.explain:
         _explain(mint, seconds=options.timeout)
     else:
-        to_stdout(mint.mint(seconds=options.timeout, is_new=False).value + "\n")
+        write(mint.mint(seconds=options.timeout, is_new=False).value + "\n")
 
 
 def _watch(mint: Mint, file: TokenFile, *, seconds: float) -> None:
@@ -45,9 +46,9 @@ def _explain(mint: Mint, *, seconds: float) -> None:
     try:
         token = mint.mint(seconds=seconds, is_new=True)
     except Failure:
-        to_stdout("".join(f"{line}\n" for line in ["no token", *_indented(mint)]))
+        write("".join(f"{line}\n" for line in ["no token", *_indented(mint)]))
         raise
-    to_stdout("".join(f"{line}\n" for line in [*_told(token), *_indented(mint)]))
+    write("".join(f"{line}\n" for line in [*_told(token), *_indented(mint)]))
 
 
 def _told(token: Token) -> list[str]:

@@ -1,29 +1,23 @@
-"""Where a token is written: stdout, or a file that its readers see whole, old or new."""
+"""A file of one token, which its readers see whole, old or new."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import signal
 import stat
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
-
-import click
 
 from krun_discover.errors import Denied, Failure, Misconfigured, Unreachable
 from krun_discover.issued import Token
+from krun_discover.record import Record
 
 MODE = 0o600
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokenFile:
+class TokenFile(Record):
     """The file; ``uid`` and ``gid`` are its owner's, -1 for whoever we are."""
 
-    path: Path
+    path: str
     mode: int = MODE
     uid: int = -1
     gid: int = -1
@@ -31,7 +25,7 @@ class TokenFile:
     def check(self) -> None:
         """Raises Misconfigured for what must not be replaced: a link or a device, such as /dev/stdout."""
         try:
-            found = self.path.lstat().st_mode
+            found = os.lstat(self.path).st_mode
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
@@ -41,8 +35,11 @@ class TokenFile:
 
     def write(self, token: Token) -> None:
         """Replace the file; nothing but the token is in it, as the kubelet writes it. Raises a Failure."""
+        # Not tempfile, which takes longer to import than this all.
+        folder, name = os.path.split(self.path)
+        unfinished = os.path.join(folder, f".{name}.{os.urandom(8).hex()}")
         try:
-            descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
         except (OSError, ValueError) as error:
             raise _failure(self.path, error) from error
         try:
@@ -53,17 +50,17 @@ class TokenFile:
                 file.write(token.value.encode())
                 file.flush()
                 os.fsync(descriptor)
-            Path(name).replace(self.path)
+            os.replace(unfinished, self.path)
         except OSError as error:
             raise _failure(self.path, error) from error
         finally:
             with contextlib.suppress(FileNotFoundError):
-                Path(name).unlink()
+                os.unlink(unfinished)
 
     def remove(self) -> None:
         """Remove the file, whose token has expired: to its readers that would be worse than none."""
         with contextlib.suppress(OSError):
-            self.path.unlink()
+            os.unlink(self.path)
 
 
 def owner(text: str) -> tuple[int, int]:
@@ -84,24 +81,11 @@ def mode(text: str) -> int:
     return found
 
 
-def to_stdout(text: str) -> None:
-    """Write to stdout at once, without Python's buffer: what fails is seen here, and not at the interpreter's end."""
-    data = text.encode("utf-8", errors="surrogateescape")
-    try:
-        while data:
-            data = data[os.write(1, data) :]
-    except BrokenPipeError as error:
-        # As a shell reports SIGPIPE. Not left to click, which would end with a status of its own.
-        raise click.exceptions.Exit(128 + signal.SIGPIPE) from error
-    except OSError as error:
-        raise Unreachable(f"stdout cannot be written: {error.strerror}", hint="is the disk full?") from error
-
-
-def _failure(path: Path, error: OSError | ValueError) -> Failure:
+def _failure(path: str, error: OSError | ValueError) -> Failure:
     number = error.errno if isinstance(error, OSError) else errno.ENOENT
     text = f"{path} cannot be written: {os.strerror(number or errno.EIO)}"
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return Denied(text, hint="as this user, name another file, or leave out --owner")
     if number in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
-        return Misconfigured(text, hint=f"is there such a folder? mkdir -p {path.parent}")
+        return Misconfigured(text, hint=f"is there such a folder? mkdir -p {os.path.dirname(path) or '.'}")
     return Unreachable(text, hint="is the disk full?")

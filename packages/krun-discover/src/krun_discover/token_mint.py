@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from krun_discover.issued import Token
@@ -26,23 +25,23 @@ class Mint(Protocol):
         """What was tried for the last one, a line each, without secrets."""
 
 
-@dataclass(kw_only=True)
 class Google:
     """An ID token for the audience, or an access token where that is None."""
 
-    environ: Mapping[str, str]
-    audience: str | None = None
-    scopes: Sequence[str] = ()
-    _lines: list[str] = field(default_factory=list)
+    def __init__(self, *, environ: Mapping[str, str], audience: str | None = None, scopes: Sequence[str] = ()) -> None:
+        self._environ = environ
+        self._audience = audience
+        self._scopes = scopes
+        self._lines: list[str] = []
 
     def mint(self, *, seconds: float, is_new: bool) -> Token:
         """See Mint."""
-        web = Web(deadline=time.monotonic() + seconds, environ=self.environ)
-        tokens = _google(web, environ=self.environ, cache=_cache(self.environ, is_new=is_new))
+        web = Web(deadline=time.monotonic() + seconds, environ=self._environ)
+        tokens = _google(web, environ=self._environ, cache=_cache(self._environ, is_new=is_new))
         try:
-            if self.audience is not None:
-                return tokens.identity(self.audience)
-            return tokens.access(tuple(self.scopes)) if self.scopes else tokens.access()
+            if self._audience is not None:
+                return tokens.identity(self._audience)
+            return tokens.access(tuple(self._scopes)) if self._scopes else tokens.access()
         finally:
             self._lines = _tried(tokens) + _asked(web)
 
@@ -51,35 +50,44 @@ class Google:
         return self._lines
 
 
-@dataclass(kw_only=True)
 class Kubernetes:
     """A token of a service account; ``namespace`` may be empty, ``seconds`` is the life that is asked for."""
 
-    environ: Mapping[str, str]
-    context: str
-    namespace: str
-    account_name: str
-    audiences: tuple[str, ...]
-    seconds: int
-    _lines: list[str] = field(default_factory=list)
+    def __init__(
+        self,
+        *,
+        environ: Mapping[str, str],
+        context: str,
+        namespace: str,
+        account_name: str,
+        audiences: tuple[str, ...],
+        seconds: int,
+    ) -> None:
+        self._environ = environ
+        self._context = context
+        self._namespace = namespace
+        self._account = account_name
+        self._audiences = audiences
+        self._seconds = seconds
+        self._lines: list[str] = []
 
     def mint(self, *, seconds: float, is_new: bool) -> Token:
         """See Mint."""
         from krun_discover import kube_find
 
-        web = Web(deadline=time.monotonic() + seconds, environ=self.environ)
+        web = Web(deadline=time.monotonic() + seconds, environ=self._environ)
         self._lines = []
         try:
-            home = kube_find.home(self.environ, web=web, context=self.context, namespace=self.namespace)
+            home = kube_find.home(self._environ, web=web, context=self._context, namespace=self._namespace)
             cluster, target, namespace = home.cluster, home.cluster.target, home.namespace
-            self._lines = [f"{target.source}, {target.server}: namespace {namespace}, account {self.account_name}"]
+            self._lines = [f"{target.source}, {target.server}: namespace {namespace}, account {self._account}"]
 
             def mint() -> Token:
                 return cluster.mint_token(
-                    namespace=namespace, account=self.account_name, audiences=self.audiences, seconds=self.seconds
+                    namespace=namespace, account=self._account, audiences=self._audiences, seconds=self._seconds
                 )
 
-            cache = _cache(self.environ, is_new=is_new)
+            cache = _cache(self._environ, is_new=is_new)
             return cache.through(self._key(target, namespace=namespace), mint) if cache else mint()
         finally:
             self._lines += _asked(web)
@@ -92,8 +100,8 @@ class Kubernetes:
         """Of the account, whoever asks for it; a cluster that is made anew at an old address is another one."""
         from krun_discover.token_cache import Key
 
-        principal = "\n".join([target.server, target.tls.roots, namespace, self.account_name])
-        return Key(kind="kubernetes", audience="\n".join([*self.audiences, str(self.seconds)]), principal=principal)
+        principal = "\n".join([target.server, target.tls.roots, namespace, self._account])
+        return Key(kind="kubernetes", audience="\n".join([*self._audiences, str(self._seconds)]), principal=principal)
 
 
 def _google(web: Web, *, environ: Mapping[str, str], cache: TokenCache | None) -> GoogleTokens:

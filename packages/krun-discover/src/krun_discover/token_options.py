@@ -1,99 +1,89 @@
-"""Flags that all of krun-token's commands have, and what they say together."""
+"""What krun-token is asked to do, and the plain form of its command line."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING
 
-import click
+from krun_discover import plain
+from krun_discover.record import Record
 
-from krun_discover import log
-from krun_discover.token_file import TokenFile, mode, owner
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
-Function = TypeVar("Function", bound=Callable[..., object])
+    from krun_discover.token_file import TokenFile
 
-_OPTIONS = (
-    click.option("--to", metavar="FILE", help="Write the token to FILE, replaced as a whole; nothing on stdout."),
-    click.option("--owner", metavar="UID[:GID]", help="Of FILE."),
-    click.option("--mode", metavar="MODE", help="Of FILE; 0600 if not given."),
-    click.option("--watch", is_flag=True, help="Keep FILE's token good until SIGTERM; SIGHUP renews it now."),
-    click.option("--explain", is_flag=True, help="Print instead whose token it is, and what was tried."),
-    click.option(
-        "--timeout",
-        type=click.FloatRange(0, 3600, min_open=True),
-        default=60.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="For one token; status 75 when it passes.",
-    ),
-    click.option(
-        "--log-level",
-        type=click.Choice(log.LEVELS),
-        default="info",
-        envvar="KRUN_LOG_LEVEL",
-        show_envvar=True,
-        help="Of stderr.",
-    ),
-    click.option(
-        "--log-format",
-        type=click.Choice(log.FORMATS),
-        default="auto",
-        envvar="KRUN_LOG_FORMAT",
-        show_envvar=True,
-        help="Of stderr; auto is JSON in a container.",
-    ),
-)
+TOOL = "krun-token"
+KINDS = ("kubernetes", "id", "access")
+COMMON = ("--to", "--timeout")
+OF_KIND = {
+    "kubernetes": ("--audience", "--namespace", "--service-account", "--context"),
+    "id": ("--audience",),
+    "access": ("--scope",),
+}
+MANY = {"kubernetes": "--audience", "access": "--scope"}  # what may be given more than once
+LIFE = 3600  # seconds that a cluster is asked for
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What the flags ask for; ``timeout`` in seconds."""
+class Options(Record):
+    """Where the token goes; ``timeout`` in seconds."""
 
-    file: TokenFile | None
-    watch: bool
-    explain: bool
-    timeout: float
-
-
-def add(function: Function) -> Function:
-    """Give a click command the flags, in the order of its help; it takes them as ``**flags``."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+    file: TokenFile | None = None
+    watch: bool = False
+    explain: bool = False
+    timeout: float = 60.0
+    log_level: str = "info"
+    log_format: str = "auto"
 
 
-def read(flags: dict[str, Any]) -> Options:
-    """What they ask for; log lines go to stderr from here on. Raises click.UsageError, Misconfigured."""
-    if not flags["timeout"] > 0:  # nan passes click's range
-        raise click.BadParameter(f"{flags['timeout']} is not a number of seconds", param_hint="--timeout")
-    for name in ("owner", "mode", "watch"):
-        if flags[name] and not flags["to"]:
-            raise click.UsageError(f"--{name} needs --to FILE")
-    if flags["explain"] and flags["to"]:
-        raise click.UsageError("--explain prints no token: it does not go with --to")
-    file = _file(flags) if flags["to"] else None
-    log.configure(tool="krun-token", level=flags["log_level"], style=flags["log_format"])
-    if file:
-        file.check()
-    return Options(file=file, watch=flags["watch"], explain=flags["explain"], timeout=flags["timeout"])
+class Asked(Record):
+    """Which token: one of KINDS, and for whom. The account and what follows is of Kubernetes; ``life`` in seconds."""
+
+    kind: str
+    options: Options
+    audiences: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    namespace: str = ""
+    account: str = "default"
+    context: str = ""
+    life: int = LIFE
 
 
-def check(values: Sequence[str], *, flag: str) -> None:
-    """Raises click.BadParameter for an audience or a scope that is none, such as an unset variable in a script."""
-    for value in values:
-        if not value or not value.isprintable() or " " in value:
-            raise click.BadParameter(f"{value!r} is not one word", param_hint=flag)
+def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Asked | None:
+    """The plain form; None when there is more to it, or something is wrong with it."""
+    if not arguments or arguments[0] not in KINDS or not plain.is_plain(environ, tool=TOOL):
+        return None
+    kind = arguments[0]
+    found = plain.read(arguments[1:], values=(*OF_KIND[kind], *COMMON), switches=["--watch", "--explain"])
+    if found is None or any(len(values) > 1 for name, values in found.items() if name != MANY.get(kind)):
+        return None
+    audiences, scopes = tuple(found.get("--audience", [])), tuple(found.get("--scope", []))
+    options = _options(found)
+    if options is None or (kind != "access" and not audiences) or not all(map(plain.is_word, (*audiences, *scopes))):
+        return None
+    if kind != "kubernetes":
+        return Asked(kind=kind, options=options, audiences=audiences, scopes=scopes)
+    return Asked(
+        kind=kind,
+        options=options,
+        audiences=audiences,
+        namespace=_one(found, "--namespace") or environ.get("WORKLOAD_NAMESPACE", ""),
+        account=_one(found, "--service-account") or environ.get("WORKLOAD_SERVICE_ACCOUNT") or "default",
+        context=_one(found, "--context"),
+    )
 
 
-def _file(flags: dict[str, Any]) -> TokenFile:
-    try:
-        uid, gid = owner(flags["owner"]) if flags["owner"] else (-1, -1)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--owner") from error
-    try:
-        bits = mode(flags["mode"]) if flags["mode"] else 0o600
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--mode") from error
-    return TokenFile(path=Path(flags["to"]), mode=bits, uid=uid, gid=gid)
+def _options(found: Mapping[str, Sequence[str]]) -> Options | None:
+    timeout = plain.seconds(_one(found, "--timeout") or "60")
+    to, watch, explain = _one(found, "--to"), "--watch" in found, "--explain" in found
+    if timeout is None or (watch and not to) or (explain and to):
+        return None
+    file = None
+    if to:
+        from krun_discover.token_file import TokenFile
+
+        file = TokenFile(path=to)
+    return Options(file=file, watch=watch, explain=explain, timeout=timeout)
+
+
+def _one(found: Mapping[str, Sequence[str]], name: str) -> str:
+    return found[name][0] if name in found else ""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-import logging
 import random
 import time
 from collections.abc import Callable
 from typing import Protocol
 
+from krun_discover import lines
 from krun_discover.errors import Failure
 from krun_discover.issued import Token
 from krun_discover.token_life import renewal
@@ -18,8 +18,6 @@ SHORTEST = 1.0  # seconds between two renewals
 FIRST_PAUSE = 1.0  # seconds after a failure, twice as many after each further one
 LONGEST_PAUSE = 60.0
 LAST_TRIES = 8  # after the old token's end: a laptop that wakes has no network for a while
-
-log = logging.getLogger(__name__)
 
 
 class Wake(enum.Enum):
@@ -78,20 +76,20 @@ class Watch:
         begun = self._clock()
         token = self._mint()
         self._sink.write(token)
-        fields = {"source": token.source, "expires": stamp(token.expires)}
-        log.info("token written", extra={"fields": fields})
+        lines.info("token written", source=token.source, expires=stamp(token.expires))
         due = renewal(issued=begun, expires=token.expires, draw=self._draw())
         return token, max(due, self._clock() + SHORTEST)
 
     def _complain(self, token: Token, error: Failure) -> bool:
         """Say that there is no new token; tell whether there is no old one either."""
-        fields = {"reason": error.message, "expires": stamp(token.expires)}
         has_expired = self._clock() >= token.expires
         if has_expired:
             self._sink.remove()
-            log.error("no new token, the old one has expired and is removed", extra={"fields": fields})
+            message = "no new token, the old one has expired and is removed"
+            lines.error(message, reason=error.message, expires=stamp(token.expires))
         else:
-            log.warning("no new token, the old one is still good", extra={"fields": fields})
+            message = "no new token, the old one is still good"
+            lines.warning(message, reason=error.message, expires=stamp(token.expires))
         return has_expired
 
     def _retry(self, token: Token, *, failures: int) -> float:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from krun_discover.kube_target import Target
+from krun_discover.record import NONE, Record
 
 
-@dataclass(frozen=True, kw_only=True)
-class Way:
+class Way(Record):
     """One cluster. ``values``: what is known of it, as variables; ``network``: its VPC's name."""
 
     title: str
     reason: str
     targets: tuple[Target, ...]
-    values: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = NONE
     network: str = ""

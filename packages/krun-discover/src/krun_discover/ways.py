@@ -7,7 +7,6 @@ names a place, that is asked alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 from krun_discover import choice, fleet, gke
 from krun_discover.errors import Denied, Failure, Unreachable
@@ -18,12 +17,12 @@ from krun_discover.mesh import Place
 from krun_discover.project import OVERRIDE as PROJECT_OVERRIDE
 from krun_discover.project import Project
 from krun_discover.project import get as get_project
+from krun_discover.record import Record
 from krun_discover.way import Way
 from krun_discover.web import Web
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
+class Asked(Record):
     """What is known before: everything may be empty."""
 
     project: str = ""  # id

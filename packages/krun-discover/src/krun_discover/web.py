@@ -8,18 +8,17 @@ and a token goes to ``https`` or to this machine itself.
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from krun_discover.errors import DeadlinePassed, Misconfigured
+from krun_discover.record import NONE, Record
 
 if TYPE_CHECKING:
     import ssl
     from http.client import HTTPConnection
+    from urllib.parse import SplitResult
 
 LIMIT = 5.0  # seconds for one try: a fresh instance may have no network yet, and a later try finds it
 TRIES = 3
@@ -32,8 +31,7 @@ SECRET_HEADERS = frozenset({"authorization", "x-serverless-authorization"})
 LOOPBACK = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|::1")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tls:
+class Tls(Record):
     """Whom to believe, and who we are. ``roots``: PEM, empty for the system's; ``certificate``, ``key``: files."""
 
     roots: str = ""
@@ -43,25 +41,23 @@ class Tls:
     key: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Call:
+class Call(Record, hidden=("headers", "body")):
     """One request. ``url`` without a query that holds secrets: it is shown; headers and body never are."""
 
     url: str
     method: str = "GET"
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    body: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str] = NONE
+    body: bytes = b""
     tls: Tls = Tls()
     proxy: str = ""  # a URL; empty: what HTTPS_PROXY and NO_PROXY say; "-": none
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reply:
+class Reply(Record, hidden=("headers", "body")):
     """What came back; header names in small letters."""
 
     status: int
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+    headers: Mapping[str, str]
+    body: bytes
     is_last: bool = True  # of its connection
 
     def json(self) -> Any:
@@ -85,8 +81,7 @@ class NoReply(Exception):
         self.kind = kind
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
+class Entry(Record):
     """One try, for --explain: ``outcome`` is the status or the reason why there is none."""
 
     method: str
@@ -165,7 +160,7 @@ class Web:
 
     def _reply(self, call: Call, *, seconds: float) -> Reply:
         """By a connection that waits, when the server has not closed it in the meantime, or by a new one."""
-        url = urlsplit(call.url)
+        url = _split(call.url)
         proxy = self._proxy(call) if url.scheme == "https" else ""
         place = (url.scheme, url.netloc, call.tls, proxy)
         # Only what may be asked twice: a server closes a connection at any moment.
@@ -189,7 +184,7 @@ class Web:
 
         from krun_discover.web_tls import connection
 
-        url = urlsplit(call.url)
+        url = _split(call.url)
         if url.scheme == "http":
             return HTTPConnection(url.hostname or "", url.port or 80, timeout=seconds)
         if call.tls not in self._contexts:
@@ -212,7 +207,7 @@ class Web:
             return ""
         from krun_discover.web_tls import proxy_of
 
-        return proxy_of(urlsplit(call.url).hostname or "", environ=self._environ)
+        return proxy_of(_split(call.url).hostname or "", environ=self._environ)
 
 
 class _Waiting:
@@ -238,7 +233,7 @@ class _Waiting:
 def _exchange(call: Call, connection: HTTPConnection, *, seconds: float, is_proxied: bool) -> Reply:
     from http.client import HTTPException  # late: with its imports it is half of our start-up time
 
-    url = urlsplit(call.url)
+    url = _split(call.url)
     try:
         if connection.sock is not None:
             connection.sock.settimeout(seconds)
@@ -256,13 +251,19 @@ def _exchange(call: Call, connection: HTTPConnection, *, seconds: float, is_prox
         raise _no_reply(error, is_proxied=is_proxied) from error
 
 
+def _split(url: str) -> SplitResult:
+    from urllib.parse import urlsplit  # late: all may be known
+
+    return urlsplit(url)
+
+
 def is_local(url: str) -> bool:
     """Tell whether the URL's host is this machine itself."""
-    return LOOPBACK.fullmatch(urlsplit(url).hostname or "") is not None
+    return LOOPBACK.fullmatch(_split(url).hostname or "") is not None
 
 
 def _check(call: Call) -> None:
-    scheme = urlsplit(call.url).scheme
+    scheme = _split(call.url).scheme
     if scheme not in ("http", "https"):
         raise Misconfigured(f"{_shown(call.url)} is not a URL of http or https", hint="write https://HOST/…")
     has_secret = any(name.lower() in SECRET_HEADERS for name in call.headers) or bool(call.tls.certificate)
@@ -274,7 +275,7 @@ def _check(call: Call) -> None:
 
 def _shown(url: str) -> str:
     """The URL without user, password and query."""
-    parts = urlsplit(url)
+    parts = _split(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
@@ -311,6 +312,8 @@ def _within(seconds: float, exchange: Callable[[], Reply]) -> Reply:
     In a thread, which is left behind then: a name lookup knows no deadline, and a socket's timeout begins again with
     each byte that a slow server sends.
     """
+    import threading
+
     results: list[Reply | BaseException] = []
 
     def run() -> None:

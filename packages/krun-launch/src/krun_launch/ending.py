@@ -191,7 +191,7 @@ class Ending:
         self._end(SSHD, ENVOY, NAMES)
 
     def _envoy_end(self) -> signal.Signals:
-        """An Envoy that no application used yet has nothing to flush: its words about SIGTERM hide why the start failed."""
+        """An Envoy that nobody used yet has nothing to flush: its words about SIGTERM hide why a start failed."""
         was_used = self._was_ready or APP in self._parts.statuses
         return signal.SIGTERM if was_used else signal.SIGKILL
 

@@ -146,7 +146,7 @@ class Supervisor:
         except Ended as ended:
             return ended.cause
         except Failure as failure:
-            return Cause(reason=failure.format_message(), failure=failure)
+            return Cause(reason=failure.message, failure=failure)
 
     def _take(self, step: Step) -> None:
         self.step = step.name

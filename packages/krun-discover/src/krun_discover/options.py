@@ -1,0 +1,62 @@
+"""What krun-discover is asked to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from krun_discover import plain
+from krun_discover.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+TOOL = "krun-discover"
+FORMATS = ("json", "shell", "dotenv")
+VALUES = ("--mesh", "--format", "--context", "--timeout")
+TOKEN = "--token"
+
+
+class Options(Record):
+    """Its flags, and MESH, which is one as well; ``timeout`` in seconds."""
+
+    mesh: str = ""
+    mesh_is_flag: bool = False  # and so comes before the environment
+    style: str = "json"
+    explain: bool = False
+    context: str = ""
+    timeout: float = 60.0
+    tokens: tuple[tuple[str, str], ...] = ()  # audience and file
+    log_level: str = "info"
+    log_format: str = "auto"
+
+
+def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Options | None:
+    """The plain form; None when there is more to it, or something is wrong with it."""
+    found = plain.read(arguments, values=(*VALUES, TOKEN), switches=["--explain"])
+    if found is None or not plain.is_plain(environ, tool=TOOL) or any(len(found.get(name, [])) > 1 for name in VALUES):
+        return None
+    try:
+        tokens = tuple(token(text) for text in found.get(TOKEN, []))
+    except ValueError:
+        return None
+    mesh, style, context, timeout = (found.get(name, [""])[0] for name in VALUES)
+    seconds = plain.seconds(timeout or "60")
+    if seconds is None or (style and style not in FORMATS) or (tokens and "--explain" in found):
+        return None
+    return Options(
+        mesh=mesh or environ.get("MESH", ""),
+        mesh_is_flag=bool(mesh),
+        style=style or "json",
+        explain="--explain" in found,
+        context=context,
+        timeout=seconds,
+        tokens=tokens,
+    )
+
+
+def token(text: str) -> tuple[str, str]:
+    """Read AUDIENCE=FILE. Raises ValueError."""
+    audience, equals, path = text.rpartition("=")
+    if not equals or not path or not plain.is_word(audience):
+        raise ValueError(f"{text!r} is not AUDIENCE=FILE")
+    return audience, path

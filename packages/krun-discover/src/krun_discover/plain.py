@@ -1,0 +1,54 @@
+"""The plain form of a command line: flags written out, with values; all else (help, mistakes, completion) is click's.
+
+It stands in front of every cold start, and click is a third of one. What is read here, click reads the same; a test
+holds that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+# Of logging: their values are checked by click.
+NOT_PLAIN = ("KRUN_LOG_LEVEL", "KRUN_LOG_FORMAT")
+LONGEST = 3600.0  # seconds of --timeout
+
+
+def read(
+    arguments: Sequence[str], *, values: Collection[str], switches: Collection[str] = ()
+) -> dict[str, list[str]] | None:
+    """The values of each flag, ``--name value`` or ``--name=value``; a switch has none. None when it is not plain."""
+    found: dict[str, list[str]] = {}
+    rest = list(arguments)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if name in switches and not equals:
+            found.setdefault(name, [])
+            continue
+        if name not in values or (not equals and not rest):
+            return None
+        value = value if equals else rest.pop(0)
+        if not value or value.startswith("-"):
+            return None
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def is_plain(environ: Mapping[str, str], *, tool: str) -> bool:
+    """Tell whether no variable asks for what only click does."""
+    complete = f"_{tool.replace('-', '_').upper()}_COMPLETE"
+    return not any(environ.get(name) for name in (*NOT_PLAIN, complete))
+
+
+def seconds(text: str) -> float | None:
+    """Read a time as --timeout does; None when it is none."""
+    if not (text.isascii() and text.replace(".", "", 1).isdecimal()):
+        return None
+    return found if 0 < (found := float(text)) <= LONGEST else None
+
+
+def is_word(text: str) -> bool:
+    """Tell whether it can be an audience or a scope, unlike an unset variable in a script."""
+    return bool(text) and text.isprintable() and " " not in text
