@@ -313,6 +313,53 @@ def test_on_the_way_to_a_cluster_nothing_heavy_is_imported(world: World) -> None
         assert imported & heavy == set(), command
 
 
+def test_discovery_mints_the_workloads_token_by_the_way(world: World) -> None:
+    user, namespace = "swift@example.com", world.kubernetes.namespace()
+    world.grant(user, namespace=namespace)
+    config = world.kubeconfig("kind", certificate=world.kubernetes.certificate(user), namespace=namespace)
+    env = world.environment(KUBECONFIG=str(config), HTTPS_PROXY="")
+    files = {audience: world.folder / audience for audience in ("istio-ca", "vault")}
+    flags = [flag for audience, path in files.items() for flag in ("--token", f"{audience}={path}")]
+    done = processes.run(["krun-discover", *flags], env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["WORKLOAD_NAMESPACE"] == namespace
+    for audience, path in files.items():
+        assert path.stat().st_mode & 0o777 == 0o600
+        status = world.kubernetes.review(path.read_text(), audiences=(audience,))
+        assert status["authenticated"] is True
+        assert status["user"]["username"] == f"system:serviceaccount:{namespace}:default"
+        assert path.read_text() not in done.stdout
+
+
+def test_token_that_may_not_be_minted_is_77_and_nothing_is_printed_or_written(world: World) -> None:
+    user, namespace = "reader@example.com", world.kubernetes.namespace()
+    world.grant(user, namespace=namespace, account="another")
+    config = world.kubeconfig("kind", certificate=world.kubernetes.certificate(user), namespace=namespace)
+    token = world.folder / "token"
+    token.write_text("old")
+    argv = ["krun-discover", "--token", f"istio-ca={token}"]
+    text = fails(processes.run(argv, env=world.environment(KUBECONFIG=str(config), HTTPS_PROXY="")), 77)
+    assert "may not create serviceaccounts/token default" in text
+    assert "kubectl create role" in text
+    assert token.read_text() == "old"
+
+
+def test_token_without_a_cluster_is_78(world: World) -> None:
+    text = fails(
+        processes.run(
+            ["krun-discover", "--token", f"istio-ca={world.folder}/token"],
+            env=world.environment(XDS_ADDR="istiod:15010", WORKLOAD_NAMESPACE="a", TRUST_DOMAIN="td"),
+        ),
+        78,
+    )
+    assert "no cluster is known here" in text
+
+
+@pytest.mark.parametrize("flags", [["--token", "istio-ca"], ["--token", "=x"], ["--token", "a=b", "--explain"]])
+def test_token_that_is_no_audience_and_file_is_2(flags: list[str], world: World) -> None:
+    assert "--token" in fails(processes.run(["krun-discover", *flags], env=world.environment()), 2)
+
+
 def test_one_cluster_is_asked_for_by_the_path_that_the_api_has(world: World, server: MetadataServer) -> None:
     """The original asked …/cluster/NAME, which no API answers."""
     world.google.add(world.kubernetes, "demo")

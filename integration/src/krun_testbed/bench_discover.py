@@ -82,6 +82,7 @@ def systems(api: Kubernetes, *, folder: Path) -> list[System]:
     root.write_bytes(api.root)
     env = {"KUBECONFIG": str(config), "HOME": str(folder), "ROOT": str(root), "TOKEN": token, "URL": api.url}
     env["KRUN_TOKEN_CACHE"] = "off"  # or only the first round mints one
+    tokens = ["--token", f"istio-ca={folder / 'token'}"]
     mint = "krun-token kubernetes --audience istio-ca >/dev/null"
     return [
         System(name=BARE, measure=to_end([sys.executable, "-I", "-c", "pass"])),
@@ -89,6 +90,7 @@ def systems(api: Kubernetes, *, folder: Path) -> list[System]:
         System(name="krun-discover, kubeconfig, mesh-env", measure=to_end(["krun-discover"], env=env)),
         System(name="krun-token kubernetes", measure=to_end(["sh", "-c", mint], env=env)),
         System(name="both, one after the other", measure=to_end(["sh", "-c", f"krun-discover && {mint}"], env=env)),
+        System(name="krun-discover --token, all by one", measure=to_end(["krun-discover", *tokens], env=env)),
         System(name="the same by curl", measure=to_end(["sh", "-c", BY_CURL], env=env)),
         System(name="the same by Python's client", measure=to_end([client(), "-c", BY_CLIENT], env=env)),
     ]

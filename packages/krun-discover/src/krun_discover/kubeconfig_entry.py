@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from base64 import b64decode
 from collections.abc import Mapping
-from pathlib import Path
 
 from krun_discover.errors import Malformed, Misconfigured
 from krun_discover.record import Record
@@ -103,7 +103,7 @@ class Entry(Record, hidden=("values",)):
     def path(self, name: str) -> str:
         """A path, which is relative to the file's own folder; empty when it is not there."""
         value = self.line(name)
-        return str(Path(self.file).parent / value) if value else ""
+        return os.path.join(os.path.dirname(self.file), value) if value else ""
 
     def data(self, name: str) -> bytes:
         """Bytes in base64, empty when it is not there."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from krun_discover import kube_credentials
@@ -103,7 +102,7 @@ def _exec(
     if not command:
         raise entry.wrong("command", "is missing")
     arguments = entry.texts("args")
-    if Path(command).name in GOOGLE_PLUGINS and GOOGLE_ARGUMENTS.issuperset(arguments):
+    if command.rpartition("/")[2] in GOOGLE_PLUGINS and GOOGLE_ARGUMENTS.issuperset(arguments):
         return kube_credentials.Google(google=google)
     from krun_discover import exec_plugin  # late: with subprocess
 
