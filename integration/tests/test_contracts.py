@@ -142,6 +142,11 @@ def test_log_fields_are_declared_and_stand_in_the_table(package: str) -> None:
     assert contract(package).LOG_FIELDS - tables.log_fields() == set()
 
 
+def test_records_are_the_same_bytes_where_a_package_has_them() -> None:
+    texts = {path.read_bytes() for path in (tables.ROOT / "packages").glob("*/src/*/record.py")}
+    assert len(texts) == 1, "run make sync"
+
+
 @pytest.mark.parametrize("name", ["errors.py", "log.py"])
 def test_shared_files_are_the_same_bytes_in_every_package(name: str) -> None:
     texts = {
