@@ -10,10 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from krun_discover.google_tokens import GoogleTokens
-from krun_discover.issued import Token
 from krun_discover.token_claims import claims
-from krun_discover.web import Web
 from krun_testbed import processes
 from krun_testbed.certificates import write
 from krun_testbed.google_api import GoogleApi
@@ -178,22 +175,30 @@ def test_a_kubeconfig_of_gke_is_used_with_the_metadata_servers_token(
     assert claims(token)["sub"] == f"system:serviceaccount:{machine.namespace}:web"
 
 
-def test_a_kubernetes_account_becomes_a_google_account(
-    machine: Machine, google: GoogleApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(google.roots))
+def test_a_kubernetes_account_becomes_a_google_account(machine: Machine, google: GoogleApi) -> None:
     google.add(machine.kubernetes, "big")
     pool = "demo-project.svc.id.goog"
-    environ = {**machine.env, **google.environment}
-    tokens = GoogleTokens(web=Web(deadline=time.monotonic() + 20, environ=environ), environ=environ)
+    place = {**google.environment, "WORKLOAD_SERVICE_ACCOUNT": "web"}
+    federation = ["--federation", f"identitynamespace:{pool}:{machine.kubernetes.server.issuer}"]
 
-    def subject() -> Token:
-        value = machine.kubernetes.token("web", namespace=machine.namespace, audiences=(pool,))
-        return Token(value=value, expires=time.time() + 600, source="a test")
+    def mint(*arguments: str, **env: str) -> processes.subprocess.CompletedProcess[str]:
+        return processes.run(["krun-token", *arguments, *federation], env={**machine.env, **place, **env})
 
-    audience = f"identitynamespace:{pool}:{machine.kubernetes.server.issuer}"
-    access = tokens.federated(subject, audience).access(["https://www.googleapis.com/auth/cloud-platform"])
-    assert google.accounts.grants[access.value].principal == f"{pool}[{machine.namespace}/web]"
+    access = mint("access")
+    assert (access.returncode, access.stderr) == (0, "")
+    assert google.accounts.grants[access.stdout.strip()].principal == f"{pool}[{machine.namespace}/web]"
+    without = mint("id", "--audience", "https://b.example")
+    assert (without.returncode, without.stdout) == (78, "")
+    assert "name a Google service account to impersonate" in without.stderr
     google.accounts.actors[ROBOT] = {f"{pool}[{machine.namespace}/web]"}
-    identity = tokens.federated(subject, audience, impersonate=ROBOT).identity("https://b.example")
-    assert claims(identity.value)["email"] == ROBOT
+    identity = mint("id", "--audience", "https://b.example", CLOUDSDK_AUTH_IMPERSONATE_SERVICE_ACCOUNT=ROBOT)
+    assert claims(identity.stdout)["email"] == ROBOT
+    told = mint("access", "--explain")
+    assert "/v1/token: 200" in told.stdout
+    assert "serviceaccounts/web/token: 201" in told.stdout
+
+
+def test_federation_by_what_is_no_audience_is_78_and_nobody_is_asked(machine: Machine) -> None:
+    done = processes.run(["krun-token", "access", "--federation", "canary"], env=machine.env)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "identitynamespace:TRUST_DOMAIN:ISSUER" in done.stderr

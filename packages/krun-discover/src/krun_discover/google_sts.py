@@ -89,6 +89,15 @@ class Federated:
         return Unreachable(text, hint="try again later")
 
 
+def subject_audience(audience: str) -> str:
+    """Whom the subject's token must be for: the trust domain, or what a provider allows when nobody has set it.
+
+    Source: cloud.google.com/iam/docs/workload-identity-federation-with-kubernetes. Raises Misconfigured.
+    """
+    _check(audience)
+    return f"https:{audience}" if audience.startswith(POOL) else audience.split(":", 2)[1]
+
+
 def _check(audience: str) -> None:
     kind, *rest = audience.split(":", 2)
     if not (audience.startswith(POOL) or (f"{kind}:" == GKE and len(rest) == 2 and all(rest))):

@@ -90,10 +90,21 @@ def kubernetes(
     )
 
 
+_federation = click.option(
+    "--federation",
+    metavar="AUDIENCE",
+    default="",
+    help="As the workload's Kubernetes account: identitynamespace:TRUST_DOMAIN:ISSUER of a GKE cluster, or "
+    "//iam.googleapis.com/projects/N/locations/global/workloadIdentityPools/P/providers/Q. "
+    "CLOUDSDK_AUTH_IMPERSONATE_SERVICE_ACCOUNT is whom it acts for.",
+)
+
+
 @command.command("id")
 @click.option("--audience", required=True, metavar="URL", help="Whom it is for, as the receiver is configured.")
+@_federation
 @token_flags.add
-def identity(*, audience: str, **flags: Any) -> None:
+def identity(*, audience: str, federation: str, **flags: Any) -> None:
     """An ID token of Google's, for Cloud Run, IAP, and whoever else asks for one.
 
     \b
@@ -102,13 +113,14 @@ def identity(*, audience: str, **flags: Any) -> None:
     """
     options = token_flags.read(flags)
     token_flags.check((audience,), flag="--audience")
-    _run(Asked(kind="id", options=options, audiences=(audience,)))
+    _run(Asked(kind="id", options=options, audiences=(audience,), federation=federation))
 
 
 @command.command()
 @click.option("--scope", multiple=True, metavar="SCOPE", help="More than once; if not given, cloud-platform.")
+@_federation
 @token_flags.add
-def access(*, scope: tuple[str, ...], **flags: Any) -> None:
+def access(*, scope: tuple[str, ...], federation: str, **flags: Any) -> None:
     """An access token for Google's own APIs.
 
     \b
@@ -117,7 +129,7 @@ def access(*, scope: tuple[str, ...], **flags: Any) -> None:
     """
     options = token_flags.read(flags)
     token_flags.check(scope, flag="--scope")
-    _run(Asked(kind="access", options=options, scopes=scope))
+    _run(Asked(kind="access", options=options, scopes=scope, federation=federation))
 
 
 def _run(asked: Asked) -> None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from krun_discover.token_cache import Key, TokenCache
 
 
+SUBJECT_LIFE = 600  # seconds: it is exchanged at once, and a cluster gives none less
+
+
 class Mint(Protocol):
     """Something that a command asks for its token."""
 
@@ -28,7 +31,16 @@ class Mint(Protocol):
 class Google:
     """An ID token for the audience, or an access token where that is None."""
 
-    def __init__(self, *, environ: Mapping[str, str], audience: str | None = None, scopes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        environ: Mapping[str, str],
+        audience: str | None = None,
+        scopes: Sequence[str] = (),
+        federation: str = "",
+    ) -> None:
+        """``federation``: as the workload's Kubernetes account, which STS knows by that audience."""
+        self._federation = federation
         self._environ = environ
         self._audience = audience
         self._scopes = scopes
@@ -39,11 +51,32 @@ class Google:
         web = Web(deadline=time.monotonic() + seconds, environ=self._environ)
         tokens = _google(web, environ=self._environ, cache=_cache(self._environ, is_new=is_new))
         try:
+            if self._federation:
+                return self._federated(tokens, web=web)
             if self._audience is not None:
                 return tokens.identity(self._audience)
             return tokens.access(tuple(self._scopes)) if self._scopes else tokens.access()
         finally:
             self._lines = _tried(tokens) + _asked(web)
+
+    def _federated(self, tokens: GoogleTokens, *, web: Web) -> Token:
+        from krun_discover import kube_find
+        from krun_discover.google_source import IMPERSONATION, SCOPES
+        from krun_discover.google_sts import subject_audience
+
+        account = self._environ.get("WORKLOAD_SERVICE_ACCOUNT") or "default"
+        audiences = [subject_audience(self._federation)]
+
+        def subject() -> Token:
+            home = kube_find.home(self._environ, web=web, namespace=self._environ.get("WORKLOAD_NAMESPACE", ""))
+            return home.cluster.mint_token(
+                namespace=home.namespace, account=account, audiences=audiences, seconds=SUBJECT_LIFE
+            )
+
+        source = tokens.federated(subject, self._federation, impersonate=self._environ.get(IMPERSONATION, ""))
+        if self._audience is not None:
+            return source.identity(self._audience)
+        return source.access(tuple(self._scopes) or SCOPES)
 
     def account(self) -> list[str]:
         """See Mint."""

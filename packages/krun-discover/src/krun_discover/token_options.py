@@ -46,6 +46,7 @@ class Asked(Record):
     account: str = "default"
     context: str = ""
     life: int = LIFE
+    federation: str = ""  # the audience at STS by which the workload's Kubernetes account is known to Google
 
 
 def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Asked | None:

@@ -33,6 +33,6 @@ def _mint(asked: Asked) -> Mint:
                 seconds=asked.life,
             )
         case "id":
-            return token_mint.Google(environ=os.environ, audience=asked.audiences[0])
+            return token_mint.Google(environ=os.environ, audience=asked.audiences[0], federation=asked.federation)
         case _:
-            return token_mint.Google(environ=os.environ, scopes=asked.scopes)
+            return token_mint.Google(environ=os.environ, scopes=asked.scopes, federation=asked.federation)
