@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from krun_discover import log
+from krun_discover import flags
 from krun_discover.options import FORMATS, Options, token
 
 EPILOG = """\b
@@ -85,30 +85,8 @@ def _tokens(context: click.Context, parameter: click.Parameter, texts: tuple[str
 @click.option(
     "--context", "kube_context", default="", metavar="NAME", help="Of the kubeconfig, instead of its current one."
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, 3600, min_open=True),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="For all of it; status 75 when it passes.",
-)
-@click.option(
-    "--log-level",
-    type=click.Choice(log.LEVELS),
-    default="info",
-    envvar="KRUN_LOG_LEVEL",
-    show_envvar=True,
-    help="Of stderr.",
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(log.FORMATS),
-    default="auto",
-    envvar="KRUN_LOG_FORMAT",
-    show_envvar=True,
-    help="Of stderr; auto is JSON in a container.",
-)
+@flags.timeout("all of it")
+@flags.of_log
 @click.version_option(package_name="krun-discover", message="%(prog)s %(version)s")
 @click.pass_context
 def command(
@@ -131,8 +109,6 @@ def command(
     """
     if context.invoked_subcommand:
         return
-    if not timeout > 0:  # nan passes click's range
-        raise click.BadParameter(f"{timeout} is not a number of seconds", param_hint="--timeout")
     if token_texts and explain:
         raise click.UsageError("--explain writes no token: it does not go with --token")
     by_flag = context.get_parameter_source("mesh_text") is click.core.ParameterSource.COMMANDLINE

@@ -9,7 +9,7 @@ import time
 
 import click
 
-from krun_discover import discovery, lines, log, mesh, metadata
+from krun_discover import discovery, flags, lines, log, mesh, metadata
 from krun_discover.assembly import Assembly, Request
 from krun_discover.check import Check, Outcome, worst
 from krun_discover.doctor import Patient, examine
@@ -36,14 +36,7 @@ Examples:
 @click.option(
     "--format", "style", type=click.Choice(("text", "json")), default="text", show_default=True, help="Of it."
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, 3600, min_open=True),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="For all of it.",
-)
+@flags.timeout("all of it")
 @click.option("--log-level", type=click.Choice(log.LEVELS), default="error", help="Of stderr.")
 @click.option("--log-format", type=click.Choice(log.FORMATS), default="auto", help="Of stderr.")
 def command(

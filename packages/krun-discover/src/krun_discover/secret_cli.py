@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from krun_discover import errors, kube_find, lines, log, secret_files, token_file
+from krun_discover import errors, flags, kube_find, lines, secret_files, token_file
 from krun_discover.web import Web
 
 EPILOG = """\b
@@ -46,30 +46,8 @@ Examples:
     help="The secret's; if not given, the context's, the pod's, or the one that krun-discover finds.",
 )
 @click.option("--context", "cluster_context", metavar="C", help="Of the kubeconfig; if not given, its current one.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, 3600, min_open=True),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="For all of it; status 75 when it passes.",
-)
-@click.option(
-    "--log-level",
-    type=click.Choice(log.LEVELS),
-    default="info",
-    envvar="KRUN_LOG_LEVEL",
-    show_envvar=True,
-    help="Of stderr.",
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(log.FORMATS),
-    default="auto",
-    envvar="KRUN_LOG_FORMAT",
-    show_envvar=True,
-    help="Of stderr; auto is JSON in a container.",
-)
+@flags.timeout("all of it")
+@flags.of_log
 @click.version_option(package_name="krun-discover", message="%(prog)s %(version)s")
 def command(
     *,
@@ -87,8 +65,6 @@ def command(
     All files change at once, and keys that are gone from the secret vanish. When it fails, the files stay as they
     were. DIR has mode 0700, the files 0600. It takes the right to get this secret. Nothing is printed.
     """
-    if not timeout > 0:  # nan passes click's range
-        raise click.BadParameter(f"{timeout} is not a number of seconds", param_hint="--timeout")
     try:
         reader = token_file.owner(owner) if owner else (-1, -1)
     except ValueError as error:

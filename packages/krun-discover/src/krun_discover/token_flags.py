@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from krun_discover import log
+from krun_discover import flags
 from krun_discover.plain import is_word
 from krun_discover.token_file import TokenFile, mode, owner
 from krun_discover.token_options import Options
@@ -20,30 +20,8 @@ _OPTIONS = (
     click.option("--mode", metavar="MODE", help="Of FILE; 0600 if not given."),
     click.option("--watch", is_flag=True, help="Keep FILE's token good until SIGTERM; SIGHUP renews it now."),
     click.option("--explain", is_flag=True, help="Print instead whose token it is, and what was tried."),
-    click.option(
-        "--timeout",
-        type=click.FloatRange(0, 3600, min_open=True),
-        default=60.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="For one token; status 75 when it passes.",
-    ),
-    click.option(
-        "--log-level",
-        type=click.Choice(log.LEVELS),
-        default="info",
-        envvar="KRUN_LOG_LEVEL",
-        show_envvar=True,
-        help="Of stderr.",
-    ),
-    click.option(
-        "--log-format",
-        type=click.Choice(log.FORMATS),
-        default="auto",
-        envvar="KRUN_LOG_FORMAT",
-        show_envvar=True,
-        help="Of stderr; auto is JSON in a container.",
-    ),
+    flags.timeout("one token"),
+    flags.of_log,
 )
 
 
@@ -54,23 +32,21 @@ def add(function: Function) -> Function:
     return function
 
 
-def read(flags: dict[str, Any]) -> Options:
+def read(given: dict[str, Any]) -> Options:
     """What they ask for. Raises click.UsageError."""
-    if not flags["timeout"] > 0:  # nan passes click's range
-        raise click.BadParameter(f"{flags['timeout']} is not a number of seconds", param_hint="--timeout")
     for name in ("owner", "mode", "watch"):
-        if flags[name] and not flags["to"]:
+        if given[name] and not given["to"]:
             raise click.UsageError(f"--{name} needs --to FILE")
-    if flags["explain"] and flags["to"]:
+    if given["explain"] and given["to"]:
         raise click.UsageError("--explain prints no token: it does not go with --to")
-    file = _file(flags) if flags["to"] else None
+    file = _file(given) if given["to"] else None
     return Options(
         file=file,
-        watch=flags["watch"],
-        explain=flags["explain"],
-        timeout=flags["timeout"],
-        log_level=flags["log_level"],
-        log_format=flags["log_format"],
+        watch=given["watch"],
+        explain=given["explain"],
+        timeout=given["timeout"],
+        log_level=given["log_level"],
+        log_format=given["log_format"],
     )
 
 
@@ -81,13 +57,13 @@ def check(values: Sequence[str], *, flag: str) -> None:
             raise click.BadParameter(f"{value!r} is not one word", param_hint=flag)
 
 
-def _file(flags: dict[str, Any]) -> TokenFile:
+def _file(given: dict[str, Any]) -> TokenFile:
     try:
-        uid, gid = owner(flags["owner"]) if flags["owner"] else (-1, -1)
+        uid, gid = owner(given["owner"]) if given["owner"] else (-1, -1)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--owner") from error
     try:
-        bits = mode(flags["mode"]) if flags["mode"] else 0o600
+        bits = mode(given["mode"]) if given["mode"] else 0o600
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--mode") from error
-    return TokenFile(path=flags["to"], mode=bits, uid=uid, gid=gid)
+    return TokenFile(path=given["to"], mode=bits, uid=uid, gid=gid)
