@@ -21,7 +21,13 @@ COMMANDS = {
     "krun-sshd": "krun-sshd",
 }
 # Modules of the click commands that are not in `cli`: a package's second command, and one whose start is without click.
-CLI = {"hboned": "server_cli", "hbone": "command", "krun-token": "token_cli", "krun-secret": "secret_cli"}
+CLI = {
+    "hbone": "command",
+    "hboned": "server_cli",
+    "krun-discover": "command",
+    "krun-secret": "secret_cli",
+    "krun-token": "token_command",
+}
 # Shell scripts among the commands: they keep their own promises, and have no command line of click's.
 SCRIPTS = {"krun": "krun-launch"}
 PACKAGES = tuple(dict.fromkeys(COMMANDS.values()))

@@ -37,7 +37,7 @@ def test_a_reader_sees_the_old_token_or_the_new_one_whole(tmp_path: Path) -> Non
 
     def read() -> None:
         while not ended.is_set():
-            seen.add(file.path.read_text())
+            seen.add((tmp_path / "token").read_text())
 
     reader = threading.Thread(target=read)
     reader.start()
