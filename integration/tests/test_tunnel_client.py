@@ -150,7 +150,7 @@ def test_forward_says_in_one_line_why_there_is_no_tunnel_and_goes_on(address: st
         assert running.terminate() == 0
 
 
-def test_plain_form_imports_nothing_that_flags_failures_and_daemons_need(address: str) -> None:
+def test_plain_form_imports_nothing_that_flags_and_daemons_need(address: str) -> None:
     """ssh waits for it each time; a list holds what timings cannot."""
     env = processes.environment(PYTHONPROFILEIMPORTTIME="1")
     with target(address, greet), server(address):
@@ -158,7 +158,7 @@ def test_plain_form_imports_nothing_that_flags_failures_and_daemons_need(address
     assert (done.returncode, done.stdout) == (0, "hello\n")
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert {"hbone.pipe", "h2.connection"} <= imported
-    ours = {"command", "options", "errors", "offers", "contract", "forward", "acceptor", "server", "server_cli"}
+    ours = {"command", "options", "offers", "contract", "forward", "acceptor", "server", "server_cli"}
     assert not imported & ({f"hbone.{name}" for name in ours} | {"click", "resource", "unittest", "importlib.metadata"})
 
 

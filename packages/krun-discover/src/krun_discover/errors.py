@@ -127,7 +127,11 @@ def _status(start: Callable[[], object], *, tool: str) -> int:
 
 
 def _status_of(error: Exception, *, tool: str) -> int:
-    """Of one of click's, or of a bug, which is shown whole and has its own status."""
+    """Of a sibling's failure, of one of click's, or of a bug, which is shown whole and has its own status."""
+    hint, exit_code = getattr(error, "hint", None), getattr(error, "exit_code", None)
+    if isinstance(hint, str) and isinstance(exit_code, int):
+        # hgate tunnels with hbone, whose failures are of hbone's own copy of this file.
+        return _report(str(error), hint=hint, status=exit_code, tool=tool)
     import click
 
     match error:
