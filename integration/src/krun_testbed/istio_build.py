@@ -1,0 +1,118 @@
+"""Istio's own programs, built here from its Go module, once: there is no package of them to install.
+
+``python -m krun_testbed.istio_build`` builds pilot-agent unless it is there, and prints its path; with ``--all``, of
+every version that tests know. One takes some two minutes on two cores, and stands in the cache folder, outside of any
+checkout. A build that was cut off goes on where it was, by Go's own cache.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from krun_testbed import docker_engine, kubernetes_go
+from krun_testbed.components import Missing
+
+MODULE = "istio.io/istio"
+# Istio's tags are no versions to Go; these are commits after 1.31.0-rc.0 and after 1.30.0-alpha.1.
+NEWEST = "v0.0.0-20260827124520-eed52ebb66ad"
+OLDER = "v0.0.0-20260423205519-b01690e6db7d"
+VERSIONS = (NEWEST, OLDER)
+AGENT = "pilot-agent"
+PACKAGES = {AGENT: "./pilot/cmd/pilot-agent", "pilot-discovery": "./pilot/cmd/pilot-discovery"}
+SAID_EVERY = 20.0  # seconds between two lines of progress where no terminal shows it in place
+
+
+def binary(program: str = AGENT, *, version: str = NEWEST) -> Path:
+    """Where a program stands once it is built."""
+    return docker_engine.cache() / f"{program}-{version}"
+
+
+def make(*programs: str, version: str = NEWEST) -> tuple[Path, ...]:
+    """Build what is not there of these programs, in one go build. Missing when this machine has no Go, or it fails."""
+    with (docker_engine.cache() / "istio.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        wanted = [program for program in programs if not binary(program, version=version).exists()]
+        if wanted:
+            click.echo(f"building {' and '.join(wanted)} {version} from Istio's module, some minutes", err=True)
+            started = time.monotonic()
+            with tempfile.TemporaryDirectory(dir=docker_engine.cache(), prefix="istio-") as folder:
+                _build(wanted, Path(folder), version=version)
+            click.echo(f"{' and '.join(wanted)}: built in {time.monotonic() - started:.0f} s", err=True)
+    return tuple(binary(program, version=version) for program in programs)
+
+
+def _build(programs: Sequence[str], folder: Path, *, version: str) -> None:
+    # Go builds a module where it keeps it: only there is it a main module, with its own sums and replacements.
+    found = json.loads(_go("mod", "download", "-json", f"{MODULE}@{version}", folder=folder))
+    source = Path(found["Dir"])
+    packages = [PACKAGES[program] for program in programs]
+    total = len(_go("list", "-deps", *packages, folder=source).splitlines())
+    options = ["-v", "-trimpath", "-ldflags", "-s -w", "-o", f"{folder}/"]
+    _compile([kubernetes_go.binary(), "build", *options, *packages], folder=source, total=total)
+    for program in programs:
+        (folder / program).rename(binary(program, version=version))
+
+
+def _go(*arguments: str, folder: Path) -> str:
+    done = subprocess.run(
+        [kubernetes_go.binary(), *arguments],
+        cwd=folder,
+        env=kubernetes_go.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise Missing(f"{MODULE}: go {' '.join(arguments[:2])}: {_end_of(done.stderr)}")
+    return done.stdout
+
+
+def _compile(argv: list[str], *, folder: Path, total: int) -> None:
+    """Run go build, which names each package when it begins with it: that is the progress."""
+    said: list[str] = []
+    shown = time.monotonic()
+    with subprocess.Popen(
+        argv, cwd=folder, env=kubernetes_go.environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        for number, line in enumerate(process.stderr or (), 1):
+            said.append(line)
+            text = f"{MODULE}: {number} of {total} packages"
+            if sys.stderr.isatty():
+                click.echo(f"\r{text}", nl=False, err=True)
+            elif time.monotonic() - shown > SAID_EVERY:
+                shown = time.monotonic()
+                click.echo(text, err=True)
+    if sys.stderr.isatty():
+        click.echo(err=True)
+    if process.returncode != 0:
+        raise Missing(f"{MODULE}: go build: {_end_of(''.join(said))}")
+
+
+def _end_of(text: str) -> str:
+    return "\n".join(text.strip().splitlines()[-8:])
+
+
+@click.command()
+@click.option("--all", "is_all", is_flag=True, help="Every version that tests know, not only the newest.")
+@click.argument("programs", nargs=-1, type=click.Choice(list(PACKAGES)))
+def main(programs: tuple[str, ...], is_all: bool) -> None:
+    """Build Istio's PROGRAMS (pilot-agent), unless they are there, and print their paths."""
+    try:
+        for version in VERSIONS if is_all else (NEWEST,):
+            for path in make(*(programs or (AGENT,)), version=version):
+                click.echo(path)
+    except Missing as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
