@@ -38,6 +38,9 @@ def binary(program: str = AGENT, *, version: str = NEWEST) -> Path:
 
 def make(*programs: str, version: str = NEWEST) -> tuple[Path, ...]:
     """Build what is not there of these programs, in one go build. Missing when this machine has no Go, or it fails."""
+    paths = tuple(binary(program, version=version) for program in programs)
+    if all(path.exists() for path in paths):
+        return paths  # while another version is built
     with (docker_engine.cache() / "istio.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         wanted = [program for program in programs if not binary(program, version=version).exists()]
@@ -47,17 +50,23 @@ def make(*programs: str, version: str = NEWEST) -> tuple[Path, ...]:
             with tempfile.TemporaryDirectory(dir=docker_engine.cache(), prefix="istio-") as folder:
                 _build(wanted, Path(folder), version=version)
             click.echo(f"{' and '.join(wanted)}: built in {time.monotonic() - started:.0f} s", err=True)
-    return tuple(binary(program, version=version) for program in programs)
+    return paths
+
+
+def source(*, version: str = NEWEST) -> Path:
+    """Istio's source, where Go keeps it: read only, and downloaded unless it is there."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = json.loads(_go("mod", "download", "-json", f"{MODULE}@{version}", folder=Path(folder)))
+    return Path(found["Dir"])
 
 
 def _build(programs: Sequence[str], folder: Path, *, version: str) -> None:
-    # Go builds a module where it keeps it: only there is it a main module, with its own sums and replacements.
-    found = json.loads(_go("mod", "download", "-json", f"{MODULE}@{version}", folder=folder))
-    source = Path(found["Dir"])
+    # Built where its source stands it is the main module, with its own sums; a module that requires it has not all.
+    module = source(version=version)
     packages = [PACKAGES[program] for program in programs]
-    total = len(_go("list", "-deps", *packages, folder=source).splitlines())
+    total = len(_go("list", "-deps", *packages, folder=module).splitlines())
     options = ["-v", "-trimpath", "-ldflags", "-s -w", "-o", f"{folder}/"]
-    _compile([kubernetes_go.binary(), "build", *options, *packages], folder=source, total=total)
+    _compile([kubernetes_go.binary(), "build", *options, *packages], folder=module, total=total)
     for program in programs:
         (folder / program).rename(binary(program, version=version))
 

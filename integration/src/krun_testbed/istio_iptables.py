@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +105,20 @@ def machine(*addresses: str) -> Iterator[Machine]:
             keeper.stdin.close()
             keeper.wait(processes.WAIT)
             keeper.stdout.close()
+
+
+@contextlib.contextmanager
+def machines() -> Iterator[Callable[[tuple[str, ...]], Machine]]:
+    """A machine for each set of addresses that is asked for, made once; all end with the block."""
+    with contextlib.ExitStack() as running:
+        made: dict[tuple[str, ...], Machine] = {}
+
+        def of(addresses: tuple[str, ...]) -> Machine:
+            if addresses not in made:
+                made[addresses] = running.enter_context(machine(*addresses))
+            return made[addresses]
+
+        yield of
 
 
 def ask(place: Machine, *flags: str, env: Mapping[str, str] | None = None, version: str = istio_build.NEWEST) -> Answer:
