@@ -1,0 +1,198 @@
+"""The routes that TPROXY needs, and the address that Envoy calls from in IPv6: set, found again, taken away.
+
+What Istio sets (tools/common/tproxy/run_linux.go), by netlink as there:
+
+    ip rule add fwmark MARK lookup TABLE           packets with the mark are routed by a table of their own
+    ip route add local default dev lo table TABLE  in which everything is delivered here
+    ip address add ::6/128 dev lo                  with IPv6, whatever the mode
+
+Ours carries a protocol number of its own, so that taking it away needs no memory of the settings; what Istio's tool
+left has Istio's defaults, or the mark that a rule of ours sets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+import sys
+from socket import AF_INET, AF_INET6
+from typing import TYPE_CHECKING
+
+from krun_iptables import kernel_netlink as netlink
+from krun_iptables.errors import Denied, Unreachable
+from krun_iptables.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+# linux/rtnetlink.h, linux/fib_rules.h, linux/if_addr.h
+NEW_ADDRESS, DELETE_ADDRESS, GET_ADDRESS = 20, 21, 22
+NEW_ROUTE, DELETE_ROUTE, GET_ROUTE = 24, 25, 26
+NEW_RULE, DELETE_RULE, GET_RULE = 32, 33, 34
+ADDRESS_VALUE, ADDRESS_LOCAL = 1, 2
+ROUTE_DEVICE, ROUTE_TABLE = 4, 15
+RULE_PRIORITY, RULE_MARK, RULE_TABLE, RULE_MASK, RULE_PROTOCOL = 6, 10, 15, 16, 21
+ADDRESS = struct.Struct("=BBBBi")  # family, prefix length, flags, scope, interface
+ROUTE = struct.Struct("=BBBBBBBBI")  # family, to, from, tos, table, protocol, scope, type, flags
+RULE = struct.Struct("=BBBBBBBBI")  # family, to, from, tos, table, -, -, action, flags
+BY_ATTRIBUTE = 252  # RT_TABLE_COMPAT: tables above 255 do not fit into the header
+LOCAL, HOST, NOWHERE, TO_TABLE = 2, 254, 255, 1  # RTN_LOCAL, RT_SCOPE_*, FR_ACT_TO_TBL
+KERNELS_OWN = (0, 253, 254, 255)  # unspecified, default, main, local
+WHOLE = 0xFFFFFFFF
+OURS = 133  # the protocol number of what we set
+ISTIOS = (1337, 133)  # mark and table, by default
+ENVOY = "::6"
+HINT = "give the container NET_ADMIN, or use REDIRECT"
+
+
+class Routes(Record):
+    """What is to be set. ``mark`` None: no routes. ``ipv6``: both families, and Envoy's address."""
+
+    mark: int | None = None
+    table: int = 133
+    ipv6: bool = False
+
+
+NOTHING = Routes()
+
+
+class Found(Record):
+    """One routing rule that is ours, with the place it stands at."""
+
+    family: int
+    mark: int
+    table: int
+    priority: int
+
+
+def add(routes: Routes) -> None:
+    """Set what is not there yet.
+
+    Raises:
+        Denied, Unreachable: the kernel will not have it; what was set before stays, and does nothing without rules.
+    """
+    if routes.ipv6:
+        with _refusals(f"address {ENVOY}/128 on lo", unless=errno.EEXIST):
+            netlink.tell(NEW_ADDRESS, _address(), flags=netlink.ADD)
+    if routes.mark is None:
+        return
+    for family in (AF_INET, AF_INET6) if routes.ipv6 else (AF_INET,):
+        with _refusals(f"route of table {routes.table}", unless=errno.EEXIST):
+            netlink.tell(NEW_ROUTE, _route(family, routes.table, protocol=OURS, scope=HOST), flags=netlink.ADD)
+        with _refusals(f"rule fwmark {routes.mark} lookup {routes.table}", unless=errno.EEXIST):
+            netlink.tell(NEW_RULE, _rule(family, routes.mark, routes.table), flags=netlink.ADD)
+
+
+def remove(*, marks: Collection[int] = (), but: Routes = NOTHING) -> bool:
+    """Take ours away, but for what ``but`` wants; ``marks`` are those that rules of ours set. True: there was some.
+
+    Raises:
+        Denied, Unreachable: the kernel will not have it.
+    """
+    removed = False
+    for found in [*_found(AF_INET, marks), *_found(AF_INET6, marks)]:
+        if (found.mark, found.table) == (but.mark, but.table) and (found.family == AF_INET or but.ipv6):
+            continue
+        with _refusals(f"rule fwmark {found.mark} lookup {found.table}", unless=errno.ENOENT):
+            netlink.tell(DELETE_RULE, _rule(found.family, found.mark, found.table, priority=found.priority))
+        with _refusals(f"route of table {found.table}", unless=errno.ESRCH):
+            netlink.tell(DELETE_ROUTE, _route(found.family, found.table))
+        removed = True
+    if not but.ipv6 and _has_address():
+        with _refusals(f"address {ENVOY}/128 on lo", unless=errno.EADDRNOTAVAIL):
+            netlink.tell(DELETE_ADDRESS, _address())
+        removed = True
+    return removed
+
+
+@contextlib.contextmanager
+def _refusals(what: str, *, unless: int) -> Iterator[None]:
+    """The kernel's refusals as failures, but for the one that says that it is so already."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == unless:
+            return
+        kind = Denied if error.errno in (errno.EPERM, errno.EACCES) else Unreachable
+        raise kind(f"{what}: {error.strerror}", hint=HINT) from None
+
+
+def _found(family: int, marks: Collection[int]) -> list[Found]:
+    """The rules that are ours: by our number, or as Istio's tool leaves them."""
+    found: list[Found] = []
+    for body in _listed(GET_RULE, RULE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+        header = RULE.unpack_from(body)
+        numbers = {
+            kind: int.from_bytes(value, sys.byteorder) for kind, value in netlink.unpack(body[RULE.size :]).items()
+        }
+        mark, table = numbers.get(RULE_MARK, 0), numbers.get(RULE_TABLE, header[4])
+        if header[0] != family or header[7] != TO_TABLE or table in KERNELS_OWN or not mark:
+            continue
+        if numbers.get(RULE_MASK, WHOLE) != WHOLE or not _is_delivered(family, table):
+            continue
+        if numbers.get(RULE_PROTOCOL) == OURS or (mark, table) == ISTIOS or mark in marks:
+            found.append(Found(family=family, mark=mark, table=table, priority=numbers.get(RULE_PRIORITY, 0)))
+    return found
+
+
+def _is_delivered(family: int, table: int) -> bool:
+    """Whether everything that this table routes is delivered here; or nothing is left in it."""
+    whole = (LOCAL, 0, _loopback().to_bytes(4, sys.byteorder))
+    routes: set[tuple[int, int, bytes]] = set()
+    for body in _listed(GET_ROUTE, ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+        header, attributes = ROUTE.unpack_from(body), netlink.unpack(body[ROUTE.size :])
+        its_table = int.from_bytes(attributes.get(ROUTE_TABLE, bytes([header[4]])), sys.byteorder)
+        if its_table == table:
+            routes.add((header[7], header[1], attributes.get(ROUTE_DEVICE, b"")))
+    return routes <= {whole}
+
+
+def _has_address() -> bool:
+    wanted = socket.inet_pton(AF_INET6, ENVOY)
+    for body in _listed(GET_ADDRESS, ADDRESS.pack(AF_INET6, 0, 0, 0, 0)):
+        if ADDRESS.unpack_from(body)[4] == _loopback():
+            attributes = netlink.unpack(body[ADDRESS.size :])
+            if wanted in (attributes.get(ADDRESS_VALUE), attributes.get(ADDRESS_LOCAL)):
+                return True
+    return False
+
+
+def _listed(kind: int, body: bytes) -> list[bytes]:
+    try:
+        return netlink.ask(netlink.ROUTE, kind, body)
+    except OSError:
+        return []  # a family, or rules, that this kernel does not have: nothing of ours is there
+
+
+def _address() -> bytes:
+    value = socket.inet_pton(AF_INET6, ENVOY)
+    return ADDRESS.pack(AF_INET6, 128, 0, 0, _loopback()) + netlink.pack({ADDRESS_LOCAL: value, ADDRESS_VALUE: value})
+
+
+def _route(family: int, table: int, *, protocol: int = 0, scope: int = NOWHERE) -> bytes:
+    """Without the last two it is any that is there."""
+    header = ROUTE.pack(family, 0, 0, 0, _small(table), protocol, scope, LOCAL, 0)
+    return header + netlink.pack({ROUTE_DEVICE: _number(_loopback()), ROUTE_TABLE: _number(table)})
+
+
+def _rule(family: int, mark: int, table: int, *, priority: int = 0) -> bytes:
+    attributes = {RULE_MARK: _number(mark), RULE_TABLE: _number(table)}
+    attributes |= {RULE_PRIORITY: _number(priority)} if priority else {RULE_PROTOCOL: bytes([OURS])}
+    return RULE.pack(family, 0, 0, 0, _small(table), 0, 0, TO_TABLE, 0) + netlink.pack(attributes)
+
+
+def _small(table: int) -> int:
+    return table if table < 256 else BY_ATTRIBUTE
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(4, sys.byteorder)
+
+
+def _loopback() -> int:
+    try:
+        return socket.if_nametoindex("lo")
+    except OSError as error:
+        raise Unreachable(f"interface lo: {error.strerror}") from None
