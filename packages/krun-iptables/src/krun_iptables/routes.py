@@ -74,15 +74,17 @@ def add(routes: Routes) -> None:
         Denied, Unreachable: the kernel will not have it; what was set before stays, and does nothing without rules.
     """
     if routes.ipv6:
-        with _refusals(f"address {ENVOY}/128 on lo", unless=errno.EEXIST):
+        with _refusals(f"address {ENVOY}/128 on lo", unless=(errno.EEXIST,)):
             netlink.tell(NEW_ADDRESS, _address(), flags=netlink.ADD)
     if routes.mark is None:
         return
     for family in (AF_INET, AF_INET6) if routes.ipv6 else (AF_INET,):
-        with _refusals(f"route of table {routes.table}", unless=errno.EEXIST):
+        with _refusals(f"route of table {routes.table}", unless=(errno.EEXIST,)):
             netlink.tell(NEW_ROUTE, _route(family, routes.table, protocol=OURS, scope=HOST), flags=netlink.ADD)
-        with _refusals(f"rule fwmark {routes.mark} lookup {routes.table}", unless=errno.EEXIST):
-            netlink.tell(NEW_RULE, _rule(family, routes.mark, routes.table), flags=netlink.ADD)
+        # Rules that differ in their place only are not the same to the kernel: it would take another one each time.
+        if not any((found.mark, found.table) == (routes.mark, routes.table) for found in _found(family, {routes.mark})):
+            with _refusals(f"rule fwmark {routes.mark} lookup {routes.table}", unless=(errno.EEXIST,)):
+                netlink.tell(NEW_RULE, _rule(family, routes.mark, routes.table), flags=netlink.ADD)
 
 
 def remove(*, marks: Collection[int] = (), but: Routes = NOTHING) -> bool:
@@ -95,25 +97,25 @@ def remove(*, marks: Collection[int] = (), but: Routes = NOTHING) -> bool:
     for found in [*_found(AF_INET, marks), *_found(AF_INET6, marks)]:
         if (found.mark, found.table) == (but.mark, but.table) and (found.family == AF_INET or but.ipv6):
             continue
-        with _refusals(f"rule fwmark {found.mark} lookup {found.table}", unless=errno.ENOENT):
+        with _refusals(f"rule fwmark {found.mark} lookup {found.table}", unless=(errno.ENOENT,)):
             netlink.tell(DELETE_RULE, _rule(found.family, found.mark, found.table, priority=found.priority))
-        with _refusals(f"route of table {found.table}", unless=errno.ESRCH):
+        with _refusals(f"route of table {found.table}", unless=(errno.ESRCH, errno.ENOENT)):
             netlink.tell(DELETE_ROUTE, _route(found.family, found.table))
         removed = True
     if not but.ipv6 and _has_address():
-        with _refusals(f"address {ENVOY}/128 on lo", unless=errno.EADDRNOTAVAIL):
+        with _refusals(f"address {ENVOY}/128 on lo", unless=(errno.EADDRNOTAVAIL,)):
             netlink.tell(DELETE_ADDRESS, _address())
         removed = True
     return removed
 
 
 @contextlib.contextmanager
-def _refusals(what: str, *, unless: int) -> Iterator[None]:
+def _refusals(what: str, *, unless: tuple[int, ...]) -> Iterator[None]:
     """The kernel's refusals as failures, but for the one that says that it is so already."""
     try:
         yield
     except OSError as error:
-        if error.errno == unless:
+        if error.errno in unless:
             return
         kind = Denied if error.errno in (errno.EPERM, errno.EACCES) else Unreachable
         raise kind(f"{what}: {error.strerror}", hint=HINT) from None
