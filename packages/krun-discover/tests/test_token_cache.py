@@ -234,9 +234,9 @@ def test_without_a_folder_and_where_none_can_be_made_tokens_are_minted_each_time
 
 
 def test_the_folder_is_the_users_unless_it_is_named_or_switched_off() -> None:
-    assert folder({"HOME": "/h"}) == Path("/h/.cache/krun/tokens")
-    assert folder({"HOME": "/h", "XDG_CACHE_HOME": "/c"}) == Path("/c/krun/tokens")
-    assert folder({"HOME": "/h", "XDG_CACHE_HOME": "relative"}) == Path("/h/.cache/krun/tokens")
-    assert folder({"HOME": "/h", "KRUN_TOKEN_CACHE": "/t"}) == Path("/t")
+    assert folder({"HOME": "/h"}) == "/h/.cache/krun/tokens"
+    assert folder({"HOME": "/h", "XDG_CACHE_HOME": "/c"}) == "/c/krun/tokens"
+    assert folder({"HOME": "/h", "XDG_CACHE_HOME": "relative"}) == "/h/.cache/krun/tokens"
+    assert folder({"HOME": "/h", "KRUN_TOKEN_CACHE": "/t"}) == "/t"
     assert folder({"HOME": "/h", "KRUN_TOKEN_CACHE": "off"}) is None
     assert folder({}) is None

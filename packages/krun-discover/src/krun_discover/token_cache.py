@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import stat
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from krun_discover import lines
 from krun_discover.errors import DeadlinePassed, Unreachable
@@ -43,17 +43,17 @@ class Entry(Record):
     issued: float
 
 
-def folder(environ: Mapping[str, str]) -> Path | None:
+def folder(environ: Mapping[str, str]) -> str | None:
     """Where tokens are kept, None for nowhere: KRUN_TOKEN_CACHE, or krun/tokens below the user's caches."""
     named = environ.get(VARIABLE, "")
     if named:
-        return None if named == OFF else Path(named)
+        return None if named == OFF else named
     # Relative ones are to be ignored (XDG Base Directory Specification).
     caches = environ.get("XDG_CACHE_HOME", "")
     if caches.startswith("/"):
-        return Path(caches) / "krun" / "tokens"
+        return f"{caches}/krun/tokens"
     home = environ.get("HOME", "")
-    return Path(home) / ".cache" / "krun" / "tokens" if home.startswith("/") else None
+    return f"{home}/.cache/krun/tokens" if home.startswith("/") else None
 
 
 class TokenCache:
@@ -62,7 +62,7 @@ class TokenCache:
     def __init__(
         self,
         *,
-        folder: Path | None,
+        folder: str | None,
         clock: Callable[[], float] = time.time,
         draw: Callable[[], float] | None = None,
     ) -> None:
@@ -98,7 +98,7 @@ class TokenCache:
         if self._folder is None or not _is_ours(self._folder):
             return None
         now = self._clock()
-        entry = _read(self._folder / key.name)
+        entry = _read(f"{self._folder}/{key.name}")
         # Issued in the future: the clock has jumped, and nobody knows how long it still lives.
         return entry if entry and entry.issued <= now < entry.token.expires else None
 
@@ -107,12 +107,12 @@ class TokenCache:
         if self._folder is None:
             return
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
             if _is_ours(self._folder):
                 _sweep(self._folder, now=self._clock())
-                _write(self._folder / key.name, Entry(token=token, issued=self._clock()))
+                _write(f"{self._folder}/{key.name}", Entry(token=token, issued=self._clock()))
         except OSError as error:
-            lines.debug("tokens cannot be kept", source=str(self._folder), reason=error.strerror)
+            lines.debug("tokens cannot be kept", source=self._folder, reason=error.strerror)
 
 
 def _drawn() -> float:
@@ -121,20 +121,20 @@ def _drawn() -> float:
     return random.random()
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_ours(folder: str) -> bool:
     """Tell whether nobody else can read or change what is in the folder."""
     try:
-        found = folder.lstat()
+        found = os.lstat(folder)
     except OSError:
         return False
     is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
     if not is_ours:
         reason = "it must be a folder of this user, with mode 0700"
-        lines.warning("tokens are not kept", source=str(folder), reason=reason)
+        lines.warning("tokens are not kept", source=folder, reason=reason)
     return is_ours
 
 
-def _read(path: Path) -> Entry | None:
+def _read(path: str) -> Entry | None:
     try:
         # Not through a link, and without waiting for a pipe's writer.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -148,26 +148,29 @@ def _read(path: Path) -> Entry | None:
         return None
 
 
-def _write(path: Path, entry: Entry) -> None:
+def _write(path: str, entry: Entry) -> None:
     text = {"value": entry.token.value, "expires": entry.token.expires, "source": entry.token.source}
     # Not tempfile, which takes longer to import than this all; the folder is ours alone.
-    unfinished = path.parent / f".{os.getpid()}-{time.monotonic_ns()}"
+    unfinished = f"{os.path.dirname(path)}/.{os.getpid()}-{time.monotonic_ns()}"
     try:
         with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             json.dump({**text, "issued": entry.issued}, file)
         # So that what has expired is seen without reading it.
         os.utime(unfinished, (entry.token.expires, entry.token.expires))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        os.replace(unfinished, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(unfinished)
+        raise
 
 
-def _sweep(folder: Path, *, now: float) -> None:
+def _sweep(folder: str, *, now: float) -> None:
     """Remove what has expired."""
-    for path in folder.iterdir():
+    for entry in os.scandir(folder):
         try:
-            patience = LEFTOVER if path.name.startswith(".") else 0.0
-            if path.lstat().st_mtime + patience < now and stat.S_ISREG(path.lstat().st_mode):
-                path.unlink()
+            found = entry.stat(follow_symlinks=False)
+            patience = LEFTOVER if entry.name.startswith(".") else 0.0
+            if found.st_mtime + patience < now and stat.S_ISREG(found.st_mode):
+                os.unlink(entry.path)
         except OSError:
             pass  # another process was quicker
