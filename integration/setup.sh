@@ -17,6 +17,7 @@ command -v curl >/dev/null || missing="$missing curl"
 # Programs for root stand where a user's PATH does not lead.
 PATH=$PATH:/usr/sbin:/sbin
 command -v iptables-legacy-restore >/dev/null && command -v iptables-nft-restore >/dev/null || missing="$missing iptables"
+command -v nft >/dev/null || missing="$missing nftables"
 command -v ip >/dev/null || missing="$missing iproute2"
 command -v dash >/dev/null || missing="$missing dash"
 command -v busybox >/dev/null || missing="$missing busybox"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 
-from krun_testbed import components, docker_engine, images, kubernetes_build, tables
+from krun_testbed import components, docker_engine, images, istio_build, kubernetes_build, tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,7 @@ def _namespaces() -> str:
         components.program("ip", package="iproute2")
         for kind in ("legacy", "nft"):
             components.program(f"iptables-{kind}-restore", package="iptables")
+        components.program("nft", package="nftables")
     except components.Missing as missing:
         return str(missing)
     own = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
@@ -108,6 +109,14 @@ def _apiserver() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _agent() -> Iterator[None]:
+    """pilot-agent built, where it is not yet: of the newest version, and of all of them for the long forms."""
+    for version in istio_build.VERSIONS if os.environ.get("KRUN_SOAK") else (istio_build.NEWEST,):
+        istio_build.make(istio_build.AGENT, version=version)
+    yield
+
+
+@contextlib.contextmanager
 def _engine() -> Iterator[None]:
     """An engine for the tier's time, with the images made: the workers then find them."""
     with docker_engine.used():
@@ -118,21 +127,28 @@ def _engine() -> Iterator[None]:
 TIERS = (
     Tier(
         name="pure",
-        expression="not loopback and not netns and not kubernetes and not containers",
+        expression="not loopback and not netns and not istio and not kubernetes and not containers",
         needs="nothing",
         lacks=_nothing,
     ),
     Tier(
         name="loopback",
-        expression="loopback and not netns and not kubernetes and not containers",
+        expression="loopback and not netns and not istio and not kubernetes and not containers",
         needs="Envoy, OpenSSH, shells",
         lacks=_loopback,
     ),
     Tier(
         name="netns",
-        expression="netns and not kubernetes and not containers",
-        needs="root or user namespaces, iptables, ip",
+        expression="netns and not istio and not kubernetes and not containers",
+        needs="root or user namespaces, iptables, nft, ip",
         lacks=_namespaces,
+    ),
+    Tier(
+        name="istio",
+        expression="istio and not kubernetes and not containers",
+        needs="what netns needs; Go, from a wheel where the machine has none (pilot-agent is built, once)",
+        lacks=_namespaces,
+        around=_agent,
     ),
     Tier(
         name="kubernetes",
