@@ -11,7 +11,7 @@ from krun_testbed import istio_build, istio_iptables
 from krun_testbed.istio_iptables import V4, V6, Machine
 from krun_testbed.istio_named import NAMED, Asked
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.istio, pytest.mark.timeout(900)]
 
 CAPTURE = {"iptables": "tools/istio-iptables/pkg/capture", "nftables": "tools/istio-nftables/pkg/capture"}
 

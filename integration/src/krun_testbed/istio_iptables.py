@@ -7,10 +7,12 @@ and a mount namespace, in which any command can be run, so that two programs see
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 
 from krun_testbed import components, istio_build, namespaces, processes
@@ -25,6 +27,7 @@ envoy:x:1555:1555::/:/bin/sh
 GROUP = """\
 root:x:0:
 istio-proxy:x:1444:
+envoy:x:1555:
 ftp:x:21:
 java:x:505:
 """
@@ -141,7 +144,8 @@ def restored(text: str) -> dict[str, list[str]]:
     """The rules of texts for iptables-restore and ip6tables-restore, one after the other, by ``FAMILY TABLE``.
 
     Each is a line ``-A`` or ``-I``, in order; before them the chains that are made, as ``-N``, sorted: their order
-    says nothing to the kernel. Comments, and the commands that an agent notes between the texts, are left out.
+    says nothing to the kernel. Comments, of lines and of rules, and the commands that an agent notes between the
+    texts, are left out; networks are written as the kernel takes them, without the bits of a host.
     """
     found: dict[str, list[str]] = {}
     family, key, before = 4, "", ""
@@ -153,7 +157,7 @@ def restored(text: str) -> dict[str, list[str]]:
             key, before = f"{family} {table}", table
             found[key] = []
         elif line.startswith(("-A ", "-I ")):
-            found[key].append(line)
+            found[key].append(_plain(re.sub(r' -m comment --comment ("[^"]*"|\S+)', "", line)))
         elif line.startswith(("-N ", ":")):
             found[key].append(f"-N {line.removeprefix('-N ').removeprefix(':').split()[0]}")
     for lines in found.values():
@@ -162,7 +166,30 @@ def restored(text: str) -> dict[str, list[str]]:
     return found
 
 
+def listed(text: str) -> dict[str, list[str]]:
+    """The rules of a text for ``nft -f`` by ``TABLE CHAIN``, as they then stand in it, and the hooks of chains.
+
+    A rule that is inserted is put where it goes. Comments and empty chains are left out, and networks are written as
+    the kernel takes them.
+    """
+    found: dict[str, list[str]] = {}
+    for line in commands(text):
+        verb, kind, *words = line.split(maxsplit=4)
+        if kind not in ("chain", "rule"):
+            continue
+        name, _, said = words[2].partition(" ")
+        lines = found.setdefault(f"{words[1]} {name}" + (" hook" if kind == "chain" else ""), [])
+        place = re.match(r"index (\d+) ", said) if verb == "insert" else None
+        at = int(place[1]) if place else len(lines)
+        lines[at:at] = [_plain(said[place.end() if place else 0 :])] if said else []
+    return {name: lines for name, lines in found.items() if lines}
+
+
 def commands(text: str) -> list[str]:
     """The commands of a text for ``nft -f``, in order, without its comments."""
     lines = (line.partition(" comment ")[0].strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def _plain(rule: str) -> str:
+    return re.sub(r"(?<= )[0-9a-fA-F.:]+/\d+(?= |$)", lambda found: str(ip_network(found[0], strict=False)), rule)
