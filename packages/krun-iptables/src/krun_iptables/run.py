@@ -1,0 +1,158 @@
+"""One run of krun-iptables: the rules are decided, and applied, removed or shown."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from krun_iptables.choice import Choice, choose, switch, wrong
+from krun_iptables.errors import Exit, Unreachable
+from krun_iptables.facts import Machine
+from krun_iptables.lines import Lines
+from krun_iptables.options import WrongUse
+from krun_iptables.reading import settings
+from krun_iptables.rules import routes, rules
+from krun_iptables.values import one_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from krun_iptables.settings import Settings
+
+LEVELS = ("debug", "info", "warning", "error")
+STYLES = ("auto", "text", "json")
+# Istio's words for ours.
+ISTIO_LEVELS = {"warn": "warning", "fatal": "error", "none": "error"}
+ALONE = ("dry_run", "remove", "cleanup_only", "show_settings")
+
+
+def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Do it. Raises a Failure."""
+    choice = choose(arguments, environ)
+    lines = _lines(choice)
+    asked = [choice.given[key].name for key in ALONE if choice.is_on(key)]
+    if len(asked) > 1:
+        raise WrongUse(f"{', '.join(asked)}: give one of them", hint="each of them changes nothing, or removes")
+    if choice.is_on("remove") or choice.is_on("cleanup_only"):
+        return _remove(choice, lines)
+    decided = settings(choice, facts=Machine(), environ=environ)
+    if choice.is_on("show_settings"):
+        _print(shown(decided))
+        return Exit.OK
+    if decided.redirect_dns and not decided.captures_dns:
+        lines.warning("DNS is not led to the agent: resolv.conf names no server, and --capture-all-dns is not given")
+    if decided.dry_run:
+        _dry(decided)
+        return Exit.OK
+    if not decided.skip_rule_apply:
+        _apply(decided, lines)
+    return _validate(decided) if decided.run_validation else Exit.OK
+
+
+def shown(decided: Settings) -> str:
+    """The settings as text: one JSON object."""
+    import json
+
+    return json.dumps(decided.as_json(), indent=2) + "\n"
+
+
+def _lines(choice: Choice) -> Lines:
+    level, style = (choice.given.get(key) for key in ("log_level", "log_format"))
+    as_json = "json" if choice.is_on("log_json") else "auto"
+    return Lines(
+        level=one_of(level, LEVELS) if level else _istio_level(choice),
+        style=one_of(style, STYLES) if style else as_json,
+    )
+
+
+def _istio_level(choice: Choice) -> str:
+    """The level of Istio's default scope, in ``LEVEL`` or ``SCOPE:LEVEL,…``; other scopes are none of ours."""
+    given = choice.given.get("log_levels")
+    level = "info"
+    for part in given.text.split(",") if given else []:
+        scope, _, word = part.strip().rpartition(":")
+        if scope in ("", "default", "all"):
+            level = ISTIO_LEVELS.get(word, word)
+    if given and level not in LEVELS:
+        raise wrong(given, "is no level", hint="debug, info, warn, error, or none")
+    return level
+
+
+def _remove(choice: Choice, lines: Lines) -> int:
+    from krun_iptables import kernel
+
+    skip = choice.given.get("skip_rule_apply")
+    if skip and switch(skip):
+        return Exit.OK
+    what, source = kernel.remove(kind=_kind(choice), namespace=choice.text("network_namespace"))
+    lines.info(f"rules {what}", source=source)
+    return Exit.OK
+
+
+def _kind(choice: Choice) -> str:
+    given = choice.given.get("force_iptables_binary")
+    return one_of(given, ("auto", "legacy", "nft")) if given and given.text else "auto"
+
+
+def text(decided: Settings) -> str:
+    """What the kernel's tools are told, as it is where nothing of ours is yet; reasons are comments."""
+    mine = rules(decided)
+    if decided.native_nftables:
+        from krun_iptables import nft
+
+        return nft.render(mine) + _routing(decided)
+    from krun_iptables import restore
+
+    four, six = (restore.apply([rule for rule in mine if rule.family == family]) for family in (4, 6))
+    parts = ["# IPv4, for iptables-restore\n", four, "# IPv6, for ip6tables-restore\n", six] if six else [four]
+    return "".join(parts) + _routing(decided)
+
+
+def _routing(decided: Settings) -> str:
+    wanted = routes(decided)
+    found = ["address add ::6/128 dev lo"] if wanted.ipv6 else []
+    if wanted.mark is not None:
+        for family in ("-4", "-6") if wanted.ipv6 else ("-4",):
+            found.append(f"{family} rule add fwmark {wanted.mark} lookup {wanted.table}")
+            found.append(f"{family} route add local default dev lo table {wanted.table}")
+    return "".join(f"# ip {line}\n" for line in found)
+
+
+def _dry(decided: Settings) -> None:
+    wanted = text(decided)
+    if decided.dry_run_file:
+        try:
+            with open(decided.dry_run_file, "w", encoding="utf-8") as file:  # noqa: PTH123 - pathlib is slow to import
+                file.write(wanted)
+        except OSError as error:
+            raise Unreachable(f"DRY_RUN_FILE_PATH: {decided.dry_run_file}: {error.strerror}") from None
+    _print(wanted)
+
+
+def _print(output: str) -> None:
+    sys.stdout.write(output)
+    sys.stdout.flush()
+
+
+def _apply(decided: Settings, lines: Lines) -> None:
+    from krun_iptables import kernel
+
+    mine = rules(decided)
+    what, source = kernel.apply(
+        rules=mine,
+        routes=routes(decided),
+        ipv6=decided.ipv6,
+        native=decided.native_nftables,
+        force_binary=decided.force_iptables_binary,
+        force=decided.force_apply,
+        reconcile=decided.reconcile,
+        namespace=decided.network_namespace,
+        cni=decided.cni_mode,
+    )
+    lines.info(f"rules {what}", count=len(mine), source=source)
+
+
+def _validate(decided: Settings) -> int:
+    from krun_iptables import verify
+
+    return verify.validate(settings=decided, seconds=decided.probe_timeout)
