@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from krun_iptables.packet import Address
     from krun_iptables.rule import Network
 
+ADDRESSES6 = Path("/proc/net/if_inet6")
 ROUTES4, ROUTES6 = Path("/proc/net/route"), Path("/proc/net/ipv6_route")
 REJECTED = 0x200  # RTF_REJECT, linux/route.h
 ANY_PORT = 9
@@ -35,7 +36,7 @@ def family(address: Address) -> socket.AddressFamily:
 
 
 def find(destination: Address) -> Route | None:
-    """The way there; None when the kernel knows none."""
+    """The way there; None when the kernel knows none, or when it is an address of ours that is not ready yet."""
     try:
         with socket.socket(family(destination), socket.SOCK_DGRAM) as asking:
             asking.connect((str(destination), ANY_PORT))
@@ -43,6 +44,8 @@ def find(destination: Address) -> Route | None:
     except OSError:
         return None
     local = is_local(destination)
+    if not local and _is_tentative(destination):
+        return None
     return Route(interface=LOOPBACK if local else _interface(destination), source=source, local=local)
 
 
@@ -54,6 +57,11 @@ def is_local(address: Address) -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_tentative(address: Address) -> bool:
+    """Tell whether an address of this machine is still being asked for: until nobody answers, it is none of ours."""
+    return address.version == 6 and any(int(words[0], 16) == int(address) for words in _lines(ADDRESSES6))
 
 
 def neighbours() -> tuple[Network, ...]:

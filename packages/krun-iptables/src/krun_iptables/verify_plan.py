@@ -130,13 +130,17 @@ class _Planner:
     def _first(
         self, name: str, places: Iterable[Address], port: int, *, end: str, protocol: Literal["tcp", "udp"] = "tcp"
     ) -> Probe | None:
-        """The first that an application can try, and that ends in this chain."""
-        for destination in places:
+        """The first that an application can try, and that ends in this chain; ways that leave the machine first."""
+        for destination in sorted(places, key=self._is_own):
             for owner in self.machine.owners():
                 probe = self._probe(name, destination, port, owner, protocol=protocol)
                 if probe is not None and probe.wanted.chain == end:
                     return probe
         return None
+
+    def _is_own(self, address: Address) -> bool:
+        route = self.machine.route(address)
+        return route is not None and route.local
 
     def _probe(
         self, name: str, destination: Address, port: int, owner: Owner, *, protocol: Literal["tcp", "udp"] = "tcp"
@@ -192,22 +196,24 @@ class _Planner:
     def _inbound(self, family: int, *, at: Probe | None) -> None:
         """What comes in cannot be made here; but the proxy's calls to its own workload are led to the same port."""
         name = f"inbound IPv{family}"
+        if any(rule.chain == r.PREROUTING and rule.target.chain == r.IN and rule.table != "raw" for rule in self.rules):
+            reason = "only a connection from another machine shows it"
+            self.unproven.append(Unproven(name=f"{name} from elsewhere", reason=reason))
         if not any(rule.target.chain == r.IN_REDIRECT and rule.chain == r.OUT for rule in self.rules):
             return
         own = [at.packet.source] if at is not None and at.packet.source is not None else []
         own += [
             route.source for place in self._places(None, family) if (route := self.machine.route(place)) is not None
         ]
-        tried = False
         for application in self.machine.owners():
             for owner in (application, *self.machine.proxies(self.rules, application)):
                 for destination in (PASSTHROUGH[family], *dict.fromkeys(own)):
                     probe = self._probe(name, destination, PROBE_PORT, owner)
-                    tried = tried or probe is not None
                     if probe is not None and probe.wanted.chain == r.IN_REDIRECT:
                         self.probes.append(probe)
                         return
-        reason = "only root, or the proxy's own user, can call as the proxy" if tried else "it has no address"
+        is_root = any(self.machine.proxies(self.rules, application) for application in self.machine.owners())
+        reason = "this machine has no address" if is_root else "only root, or the proxy itself, can call as the proxy"
         self.unproven.append(Unproven(name=name, reason=reason))
 
     def _dns(self, rules: list[Rule], family: int) -> None:
