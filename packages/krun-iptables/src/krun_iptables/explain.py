@@ -152,7 +152,8 @@ class _Walk:
             case "restore":
                 self.packet = self.packet.but(mark=self.packet.connection_mark)
             case "zone":
-                self.packet = self.packet.but(zone=target.zone)
+                # The first one counts: what has a conversation already keeps it (xt_ct_target, nft_ct_set_zone_eval).
+                self.packet = self.packet.but(zone=self.packet.zone or target.zone)
         return target.kind in ("accept", "drop", "redirect", "tproxy")
 
     def _decide(self, rule: Rule, kind: Literal["redirect", "tproxy", "drop"]) -> None:
