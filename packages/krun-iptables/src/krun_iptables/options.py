@@ -215,7 +215,7 @@ def _long(word: str, rest: list[str]) -> Given:
     name, equals, text = word.partition("=")
     option = BY_FLAG.get(name.removeprefix("--"))
     if option is None:
-        raise WrongUse(f"no such option: {name}", hint="see 'krun-iptables --help'")
+        raise WrongUse(f"no such option: {shown(name)}", hint="see 'krun-iptables --help'")
     if not equals:
         text = "true" if option.is_switch else _next(name, rest)
     return Given(key=option.key, name=name, text=text, is_own=name != f"--{option.flag}")
@@ -230,7 +230,7 @@ def _short(word: str, rest: list[str]) -> list[Given]:
         option = BY_SHORT.get(letter)
         name = f"-{letter}"
         if option is None:
-            raise WrongUse(f"no such option: {name}", hint="see 'krun-iptables --help'")
+            raise WrongUse(f"no such option: {shown(name)}", hint="see 'krun-iptables --help'")
         if letters.startswith("="):
             text, letters = letters[1:], ""
         elif option.is_switch:
@@ -241,7 +241,31 @@ def _short(word: str, rest: list[str]) -> list[Given]:
     return found
 
 
+def shown(word: str) -> str:
+    """On one line."""
+    return word if word.isprintable() else repr(word)
+
+
 def _next(name: str, rest: list[str]) -> str:
     if not rest:
         raise WrongUse(f"{name} needs a value", hint="see 'krun-iptables --help'")
     return rest.pop(0)
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part the flags that say what is intercepted from all other words."""
+    mine: list[str] = []
+    others: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        name, equals, _ = word.partition("=")
+        is_long = word.startswith("--")
+        option = BY_FLAG.get(name[2:]) if is_long else BY_SHORT.get(name[1:2]) if word.startswith("-") else None
+        if option is None or option.says != "what":
+            others.append(word)
+            continue
+        mine.append(word)
+        if not (equals or option.is_switch or (not is_long and len(word) > len("-p"))) and rest:
+            mine.append(rest.pop(0))
+    return mine, others

@@ -103,7 +103,8 @@ def _ranges(given: Given, facts: Facts) -> dict[str, Any]:
     # Of krun's names a star takes all the others in; Istio's tool takes one alone.
     if values.EVERYTHING in (values.entries(given.text) if given.is_own else [given.text.strip()]):
         return {"all_outbound": True}
-    return {"outbound_ranges": values.networks(given, hint=hint)}
+    found = values.networks(given, hint=hint)
+    return {"outbound_ranges": found, "names_loopback": values.names_loopback(given.text)}
 
 
 def _inbound(given: Given, facts: Facts) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class Settings(Record):
     # What goes out.
     all_outbound: bool = False
     outbound_ranges: tuple[Network, ...] = ()
+    names_loopback: bool = False  # one was written with an address of loopback, as 127.0.0.1/0
     outbound_exclude_ranges: tuple[Network, ...] = ()
     outbound_ports: tuple[int, ...] = ()  # whatever the address
     outbound_exclude_ports: tuple[int, ...] = ()
@@ -102,7 +103,7 @@ class Settings(Record):
     @property
     def captures_loopback(self) -> bool:
         """Whether a range of loopback is named to be intercepted."""
-        return any(is_loopback(network.network_address) for network in self.outbound_ranges)
+        return self.names_loopback or any(is_loopback(network.network_address) for network in self.outbound_ranges)
 
     def servers(self, family: int) -> tuple[Address, ...]:
         """DNS servers of one family."""

@@ -55,6 +55,11 @@ def networks(given: Given, *, hint: str = RANGES_HINT) -> tuple[Network, ...]:
     return tuple(network(given, entry, hint=hint) for entry in entries(given.text))
 
 
+def names_loopback(text: str) -> bool:
+    """Tell whether a range of this list is written with an address of loopback, which Istio goes by."""
+    return any(is_loopback(ip_address(entry.partition("/")[0])) for entry in entries(text))
+
+
 def network(given: Given, text: str, *, hint: str = RANGES_HINT) -> Network:
     """Read one range, written as ADDRESS/LENGTH; by krun's names no bit may be set behind the length."""
     address, slash, length = text.partition("/")
@@ -64,9 +69,8 @@ def network(given: Given, text: str, *, hint: str = RANGES_HINT) -> Network:
         found = ip_network(text, strict=False)
     except ValueError as error:
         raise wrong(given, f"is no range: {error}", hint=hint, entry=text) from None
-    written = ip_address(address)
-    # What Istio's tool takes, iptables and nft mask; but whether loopback is named Istio decides by what is written.
-    if written != found.network_address and (given.is_own or is_loopback(written) != is_loopback(found[0])):
+    # What Istio's tool takes here, iptables and nft mask.
+    if given.is_own and ip_address(address) != found.network_address:
         raise wrong(given, f"is no range: it has bits behind its length, {found} has none", hint=hint, entry=text)
     return found
 
