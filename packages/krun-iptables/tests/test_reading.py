@@ -248,8 +248,9 @@ EACH = [(flag, name, text) for flag, name, texts in WRONG for text in texts]
 
 @pytest.mark.parametrize(("flag", "text"), [(flag, text) for flag, _, text in EACH if flag])
 def test_a_flag_that_is_wrong_is_named_with_its_value(flag: str, text: str) -> None:
+    words = [f"{flag}={text}"] if flag.startswith("--") else [flag, text]
     with pytest.raises(WrongUse) as raised:
-        istio(f"{flag}={text}")
+        istio(*words)
     assert raised.value.message.startswith(f"{flag}: ")
     assert repr(text) in raised.value.message or any(repr(part) in raised.value.message for part in text.split(","))
 
