@@ -25,6 +25,7 @@ CLI = {
     "hbone": "command",
     "hboned": "server_cli",
     "krun-discover": "command",
+    "krun-iptables": "command",
     "krun-secret": "secret_cli",
     "krun-token": "token_command",
 }
