@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,9 @@ from krun_iptables import restore
 from krun_iptables.restore import Held, State
 from krun_iptables.rules import rules
 from krun_iptables.settings import Settings
+
+if TYPE_CHECKING:
+    from krun_iptables.rule import Rule
 
 LINE = re.compile(
     r"\*(mangle|nat|raw)|COMMIT|# .+|:ISTIO_\w+ - \[0:0\]|-A [A-Z_]+ .*-j \S+.*|-I [A-Z_]+ [1-9] .*-j \S+.*"
@@ -223,6 +227,116 @@ def test_removal_takes_jumps_first_then_what_chains_hold_then_chains() -> None:
 
 @pytest.mark.parametrize("decided", [PLAIN, EVERY], ids=["plain", "every"])
 @pytest.mark.parametrize("present", [restore.NOTHING, FOUND], ids=["nothing", "found"])
-def test_every_line_is_one_that_iptables_restore_reads(decided: tuple[object, ...], present: State) -> None:
-    for text in (restore.apply(decided, present=present), restore.remove(present)):  # type: ignore[arg-type]
+def test_every_line_is_one_that_iptables_restore_reads(decided: tuple[Rule, ...], present: State) -> None:
+    for text in (restore.apply(decided, present=present), restore.remove(present)):
         assert [line for line in text.splitlines() if not LINE.fullmatch(line)] == []
+
+
+class Kernel:
+    """Tables as iptables-restore --noflush leaves them: by table the lines of each chain."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, dict[str, list[str]]] = {}
+
+    def restore(self, text: str) -> None:
+        chains: dict[str, list[str]] = {}
+        for line in text.splitlines():
+            verb, _, rest = line.partition(" ")
+            chain = rest.partition(" ")[0]
+            if line.startswith("*"):
+                before = self.tables.setdefault(line[1:], {name: [] for name in ("PREROUTING", "INPUT", "OUTPUT")})
+                chains = {name: list(lines) for name, lines in before.items()}
+                table = line[1:]
+            elif line.startswith(":"):
+                chains[verb[1:]] = []
+            elif verb == "-A":
+                chains[chain].append(rest)
+            elif verb == "-I":
+                _, position, words = rest.split(" ", 2)
+                assert 1 <= int(position) <= len(chains[chain]) + 1
+                chains[chain].insert(int(position) - 1, f"{chain} {words}")
+            elif verb == "-D":
+                chains[chain].remove(rest)
+            elif verb == "-F":
+                chains[chain].clear()
+            elif verb == "-X":
+                assert chains.pop(rest) == []
+                assert not [one for lines in chains.values() for one in lines if one.endswith(f"-j {rest}")]
+            elif line == "COMMIT":
+                led_to = {words.split()[-1] for lines in chains.values() for words in lines}
+                assert {name for name in led_to if name.startswith("ISTIO_")} <= set(chains)
+                self.tables[table] = chains
+            else:
+                assert line.startswith("# ")
+
+    def saved(self) -> str:
+        return "".join(
+            f"*{table}\n"
+            + "".join(f":{name} - [0:0]\n" for name in chains)
+            + "".join(f"-A {line}\n" for lines in chains.values() for line in lines)
+            + "COMMIT\n"
+            for table, chains in self.tables.items()
+        )
+
+    def lines(self) -> list[str]:
+        return [
+            f"{table} {line}" for table, chains in self.tables.items() for lines in chains.values() for line in lines
+        ]
+
+
+OTHERS = """\
+*nat
+:OTHER - [0:0]
+-A PREROUTING -i eth9 -j RETURN
+-A OUTPUT -d 203.0.113.7/32 -j OTHER
+-A OTHER -p tcp -j RETURN
+COMMIT
+*mangle
+-A PREROUTING -i eth9 -j RETURN
+COMMIT
+"""
+LATER = "*nat\n-A OUTPUT -d 203.0.113.8/32 -j OTHER\n-I PREROUTING 1 -d 203.0.113.9/32 -j OTHER\nCOMMIT\n"
+some = st.builds(
+    Settings,
+    all_inbound_ports=st.booleans(),
+    inbound_ports=st.sampled_from([(), (80,), (80, 80, 81)]),
+    mode=st.sampled_from(["REDIRECT", "TPROXY"]),
+    all_outbound=st.booleans(),
+    exclude_interfaces=st.sampled_from([(), ("eth9",), ("eth1", "eth2"), ("eth2", "eth1"), ("eth1", "eth1")]),
+    virtual_interfaces=st.sampled_from([(), ("tap0",), ("tap1", "tap0", "tap1")]),
+    drop_invalid=st.booleans(),
+    redirect_dns=st.booleans(),
+    capture_all_dns=st.booleans(),
+    inbound_is_optional=st.booleans(),
+)
+
+
+@given(several=st.lists(some, min_size=1, max_size=4))
+def test_over_whatever_of_ours_was_there_it_is_as_if_nothing_had_been(several: list[Settings]) -> None:
+    kernel, fresh = Kernel(), Kernel()
+    kernel.restore(OTHERS)
+    for decided in several:
+        kernel.restore(restore.apply(rules(decided), present=restore.state(kernel.saved())))
+        kernel.restore(LATER)
+    fresh.restore(restore.apply(rules(several[-1])))
+    mine = [line for line in kernel.lines() if is_ours(line)]
+    # Chains stand in an order of the kernel's; within each it is ours.
+    assert sorted(mine, key=chain) == sorted(fresh.lines(), key=chain)
+    before = restore.state(kernel.saved())
+    again = restore.apply(rules(several[-1]), present=before)
+    assert not [line for line in again.splitlines() if line.startswith("-D ")]
+    kernel.restore(restore.remove(before))
+    theirs = Kernel()
+    theirs.restore(OTHERS)
+    for _ in several:
+        theirs.restore(LATER)
+    assert sorted(kernel.lines(), key=chain) == sorted(theirs.lines(), key=chain)
+    assert restore.state(kernel.saved()) == restore.NOTHING
+
+
+def is_ours(line: str) -> bool:
+    return "ISTIO" in line
+
+
+def chain(line: str) -> list[str]:
+    return line.split()[:2]
