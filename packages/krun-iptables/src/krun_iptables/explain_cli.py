@@ -97,7 +97,7 @@ def _port(text: str, kind: click.ParamType[object], param: click.Parameter | Non
     "explain", epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80}
 )
 @click.argument("target", type=_Target(), required=False)
-@click.option("--inbound", type=_Port(), metavar="PORT", help="Instead: what comes in to this port.")
+@click.option("--inbound", type=_Port(), metavar="NUMBER", help="Instead: what comes in to this port.")
 @click.option("--protocol", type=click.Choice(("tcp", "udp")), default="tcp", show_default=True, help="Which protocol.")
 @click.option("--uid", type=_Owner(explain_owner.user), metavar="USER", help="Whose it is; you, if not given.")
 @click.option("--gid", type=_Owner(explain_owner.group), metavar="GROUP", help="Of which group; yours.")

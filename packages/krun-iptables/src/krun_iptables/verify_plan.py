@@ -10,6 +10,8 @@ from krun_iptables import rule as r
 from krun_iptables.explain import explain
 from krun_iptables.packet import LOOPBACK, Packet
 from krun_iptables.record import Record
+from krun_iptables.rules_dns import DNS
+from krun_iptables.settings import PROBE_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -44,8 +46,6 @@ if TYPE_CHECKING:
 
 
 MOST = 8  # of ranges, ports or servers that are tried: a list may be long
-PROBE_PORT = 15002  # Istio's own (tools/istio-iptables/pkg/constants/constants.go, DefaultIptablesProbePort)
-DNS = 53
 # Where nobody lives (RFC 5737, RFC 3849), for rules that take every address.
 NOWHERE = {
     4: tuple(map(ip_address, ("192.0.2.1", "198.51.100.1", "203.0.113.1"))),
