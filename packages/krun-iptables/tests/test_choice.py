@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from krun_iptables.arguments import WrongUse
 from krun_iptables.choice import choose
 from krun_iptables.errors import Failure, Misconfigured
-from krun_iptables.options import OPTIONS, WrongUse
+from krun_iptables.options import OPTIONS
 
 OWN_NAMES = [
     (["--include", "10.0.0.0/8"], {}),

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from krun_iptables.arguments import WrongUse, flags
 from krun_iptables.contract import READS
-from krun_iptables.options import OPTIONS, WrongUse, flags
+from krun_iptables.options import OPTIONS
 from krun_iptables.settings import Settings
 
 # Istio's flags, with their letters and their variables (tools/istio-iptables/pkg/cmd/root.go).

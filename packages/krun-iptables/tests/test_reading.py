@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from krun_iptables.arguments import WrongUse
 from krun_iptables.choice import choose
 from krun_iptables.errors import Failure, Misconfigured
-from krun_iptables.options import OPTIONS, WrongUse
+from krun_iptables.options import OPTIONS
 from krun_iptables.reading import settings
 from krun_iptables.settings import Settings
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from krun_iptables.arguments import Given, WrongUse, flags
 from krun_iptables.errors import Misconfigured
-from krun_iptables.options import OPTIONS, Given, Option, WrongUse, flags
+from krun_iptables.options import OPTIONS, Option
 from krun_iptables.record import Record
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -10,9 +9,7 @@ import click
 from krun_iptables import reading
 from krun_iptables.choice import choose
 from krun_iptables.facts import Machine
-from krun_iptables.options import OPTIONS, TAKEN, Option, split
-
-SETTINGS = "krun_iptables.settings"  # of a context: the arguments that are settings
+from krun_iptables.options import OPTIONS, TAKEN, Option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -57,28 +54,3 @@ def _option(option: Option, name: str, *, key: str, variables: Sequence[str]) ->
     if option.is_switch:
         return click.option(*names, key, is_flag=True, default=None, help=text)
     return click.option(*names, key, metavar=option.metavar, default=None, help=text)
-
-
-class SettingsCommand(click.Command):
-    """A command that takes the flags of the settings, too: they are read as krun-iptables reads them, not by click."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Leave to click what is none of the settings'."""
-        ctx.meta[SETTINGS], rest = split(args)
-        return super().parse_args(ctx, rest)
-
-    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        """Say so."""
-        return ["[SETTINGS]", *super().collect_usage_pieces(ctx)]
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Say which."""
-        with formatter.section("Settings"):
-            formatter.write_text("The flags and variables of krun-iptables that say what is intercepted, as -i '*'.")
-        super().format_epilog(ctx, formatter)
-
-
-def settings_of(context: click.Context) -> Settings:
-    """The settings of a SettingsCommand. Raises a Failure."""
-    choice = choose(context.meta[SETTINGS], os.environ)
-    return reading.settings(choice, facts=Machine(), environ=os.environ)

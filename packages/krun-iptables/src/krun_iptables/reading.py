@@ -6,10 +6,11 @@ from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from krun_iptables import values
+from krun_iptables.arguments import Given
 from krun_iptables.choice import switch, wrong
-from krun_iptables.contract import FOREIGN_PORTS, FOREIGN_TUNNEL, PORTS
+from krun_iptables.contract import FOREIGN_STATUS, FOREIGN_TUNNEL, PORTS
 from krun_iptables.interfaces import usable
-from krun_iptables.options import OPTIONS, Given
+from krun_iptables.options import OPTIONS
 from krun_iptables.settings import PROXY_ID, Settings, is_loopback
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ OWN_LOOPBACK = IPv4Network("127.0.0.0/8")
 # Tunnels are mTLS or h2 already: captured once more, they would run in a circle.
 ALWAYS_EXCLUDED = (FOREIGN_TUNNEL, PORTS["HBONE_H2C"])
 # What the platform, a prober or a scraper asks must answer without a certificate.
-ALWAYS_EXCLUDED_INBOUND = (FOREIGN_TUNNEL, PORTS["HBONE_H2C"], PORTS["STATUS"], *FOREIGN_PORTS[1:])
+ALWAYS_EXCLUDED_INBOUND = (FOREIGN_TUNNEL, PORTS["HBONE_H2C"], PORTS["STATUS"], *FOREIGN_STATUS)
 
 
 def settings(choice: Choice, *, facts: Facts, environ: Mapping[str, str]) -> Settings:

@@ -6,6 +6,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from krun_iptables import rule as r
+from krun_iptables.contract import FOREIGN_DNS
 from krun_iptables.rule import ANY, Match, Target, jump
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from krun_iptables.settings import Settings
 
 DNS = 53
-AGENT_PORT = 15053
+AGENT_PORT = FOREIGN_DNS
 # From the agent to servers and back; from the application to the agent and back.
 UPSTREAM, APPLICATION = 1, 2
 TO_AGENT = Target(kind="redirect", port=AGENT_PORT)

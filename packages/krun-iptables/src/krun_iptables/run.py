@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from krun_iptables.arguments import WrongUse
 from krun_iptables.choice import Choice, choose, switch, wrong
 from krun_iptables.errors import Exit, Unreachable
 from krun_iptables.facts import Machine
 from krun_iptables.lines import Lines
-from krun_iptables.options import WrongUse
 from krun_iptables.reading import settings
 from krun_iptables.rules import routes, rules
 from krun_iptables.values import one_of

@@ -8,6 +8,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
+from krun_iptables.contract import FOREIGN_PROBE, FOREIGN_TUNNEL, PORTS
 from krun_iptables.record import Record
 
 if TYPE_CHECKING:
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     Address = IPv4Address | IPv6Address
 
 # Istio's own (tools/common/config/config.go, DefaultConfig).
-ENVOY_PORT = 15001
-INBOUND_CAPTURE_PORT = 15006
-INBOUND_TUNNEL_PORT = 15008
-PROBE_PORT = 15002
+ENVOY_PORT = PORTS["ENVOY_CAPTURED_OUT"]
+INBOUND_CAPTURE_PORT = PORTS["ENVOY_CAPTURED_IN"]
+INBOUND_TUNNEL_PORT = FOREIGN_TUNNEL
+PROBE_PORT = FOREIGN_PROBE
 PROBE_TIMEOUT = 5.0
 TPROXY_MARK = 1337
 TPROXY_TABLE = 133

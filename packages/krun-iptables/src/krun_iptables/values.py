@@ -11,7 +11,7 @@ from krun_iptables.settings import is_loopback
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from krun_iptables.options import Given
+    from krun_iptables.arguments import Given
     from krun_iptables.rule import Network
 
 EVERYTHING = "*"
