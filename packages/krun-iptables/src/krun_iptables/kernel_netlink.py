@@ -6,9 +6,9 @@ those of linux/netlink.h; a message is a header, a body of the family's own, and
 
 from __future__ import annotations
 
+import _socket as socket  # without selectors and enum, which take longer to load than all of this to run
 import errno
 import os
-import socket
 import struct
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,8 @@ def tell(kind: int, body: bytes, *, flags: int = 0) -> None:
 
 
 def _talk(protocol: int, kind: int, flags: int, body: bytes) -> Iterator[tuple[int, bytes]]:
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as kernel:
+    kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    try:
         kernel.settimeout(SECONDS)
         kernel.send(HEADER.pack(HEADER.size + len(body), kind, flags, 1, 0) + body)
         while True:
@@ -66,6 +67,8 @@ def _talk(protocol: int, kind: int, flags: int, body: bytes) -> Iterator[tuple[i
                     return
                 yield answered, data[HEADER.size : length]
                 data = data[_aligned(length) :]
+    finally:
+        kernel.close()
 
 
 def pack(attributes: Mapping[int, bytes]) -> bytes:

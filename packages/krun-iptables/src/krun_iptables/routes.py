@@ -12,12 +12,12 @@ left has Istio's defaults, or the mark that a rule of ours sets.
 
 from __future__ import annotations
 
+import _socket as socket  # without selectors and enum, which take longer to load than all of this to run
 import contextlib
 import errno
-import socket
 import struct
 import sys
-from socket import AF_INET, AF_INET6
+from _socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING
 
 from krun_iptables import kernel_netlink as netlink
@@ -67,6 +67,13 @@ class Found(Record):
     priority: int
 
 
+class Standing(Record):
+    """What of ours is there."""
+
+    rules: tuple[Found, ...] = ()
+    address: bool = False
+
+
 def add(routes: Routes) -> None:
     """Set what is not there yet.
 
@@ -87,22 +94,30 @@ def add(routes: Routes) -> None:
                 netlink.tell(NEW_RULE, _rule(family, routes.mark, routes.table), flags=netlink.ADD)
 
 
-def remove(*, marks: Collection[int] = (), but: Routes = NOTHING) -> bool:
-    """Take ours away, but for what ``but`` wants; ``marks`` are those that rules of ours set. True: there was some.
+def standing(*, marks: Collection[int] = ()) -> Standing:
+    """What of ours is there; ``marks`` are those that rules of ours set."""
+    rules = (*_found(AF_INET, marks), *_found(AF_INET6, marks))
+    return Standing(rules=rules, address=_has_address())
+
+
+def remove(there: Standing, *, but: Routes = NOTHING, kept: Standing | None = None) -> bool:
+    """Take away what is there, but for what is wanted, or was there before. True: there was some.
 
     Raises:
         Denied, Unreachable: the kernel will not have it.
     """
+    kept = Standing() if kept is None else kept
     removed = False
-    for found in [*_found(AF_INET, marks), *_found(AF_INET6, marks)]:
-        if (found.mark, found.table) == (but.mark, but.table) and (found.family == AF_INET or but.ipv6):
+    for rule in there.rules:
+        is_wanted = (rule.mark, rule.table) == (but.mark, but.table) and (rule.family == AF_INET or but.ipv6)
+        if is_wanted or rule in kept.rules:
             continue
-        with _refusals(f"rule fwmark {found.mark} lookup {found.table}", unless=(errno.ENOENT,)):
-            netlink.tell(DELETE_RULE, _rule(found.family, found.mark, found.table, priority=found.priority))
-        with _refusals(f"route of table {found.table}", unless=(errno.ESRCH, errno.ENOENT)):
-            netlink.tell(DELETE_ROUTE, _route(found.family, found.table))
+        with _refusals(f"rule fwmark {rule.mark} lookup {rule.table}", unless=(errno.ENOENT,)):
+            netlink.tell(DELETE_RULE, _rule(rule.family, rule.mark, rule.table, priority=rule.priority))
+        with _refusals(f"route of table {rule.table}", unless=(errno.ESRCH, errno.ENOENT)):
+            netlink.tell(DELETE_ROUTE, _route(rule.family, rule.table))
         removed = True
-    if not but.ipv6 and _has_address():
+    if there.address and not but.ipv6 and not kept.address:
         with _refusals(f"address {ENVOY}/128 on lo", unless=(errno.EADDRNOTAVAIL,)):
             netlink.tell(DELETE_ADDRESS, _address())
         removed = True

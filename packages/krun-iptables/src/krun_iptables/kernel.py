@@ -1,0 +1,115 @@
+"""Brings the decided rules into the kernel, and takes them away, so that a failure or a kill leaves a whole set.
+
+nft's own rules are one transaction. Those of iptables are one a table and family: when there is more than one to do,
+another process does them (``kernel_worker``), and when one fails those before it are undone (``kernel_before``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from krun_iptables import backend as backends
+from krun_iptables import guard, kernel_before, kernel_state, kernel_worker, nft, nft_state, restore
+from krun_iptables import routes as routing
+from krun_iptables.errors import Denied, Failure
+from krun_iptables.kernel_change import ByIptables, ByNft
+from krun_iptables.kernel_place import alone
+from krun_iptables.kernel_program import PERMISSION_HINT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from krun_iptables.kernel_before import Before
+    from krun_iptables.routes import Routes
+    from krun_iptables.rule import Rule
+
+
+def apply(
+    *,
+    rules: Sequence[Rule],
+    routes: Routes,
+    ipv6: bool,
+    native: bool = False,
+    force_binary: str = "",
+    force: bool = False,
+    reconcile: bool = False,
+    namespace: str = "",
+    cni: bool = False,
+) -> tuple[str, str]:
+    """Leave exactly these rules of ours in the kernel, and the routes that go with them.
+
+    ``force_binary``: the kind of iptables, when it is not to be chosen. ``force``: also when they are there already.
+    ``reconcile``: nothing goes in or out while other rules of ours are replaced. Returns what was done ("applied",
+    "unchanged") and the tool that did it. When it raises, what was there before is there again.
+
+    Raises:
+        Denied: the tool is not there, or it is not permitted.
+        Unreachable, DeadlinePassed, Misconfigured: it failed otherwise.
+    """
+    with alone(namespace=namespace, cni=cni):
+        seen = kernel_state.seen()
+        change: ByNft | ByIptables
+        if native:
+            change = ByNft(rules)
+        else:
+            kind, families = force_binary or backends.AUTO, (4, 6) if ipv6 else (4,)
+            change = ByIptables(rules, families=families, seen=seen, kind=kind, is_guarded=reconcile)  # type: ignore[arg-type]
+        before = kernel_before.look(seen)
+        is_done = not force and change.is_done(before)
+
+        def work() -> tuple[str, str]:
+            routing.add(routes)
+            source = change.name if is_done else change.make(before, force=force)
+            routing.remove(before.routes, but=routes)
+            return "unchanged" if is_done else "applied", source
+
+        return _whole(work, before, steps=0 if is_done else change.steps(before))
+
+
+def remove(*, kind: str = backends.AUTO, namespace: str = "") -> tuple[str, str]:
+    """Take all of ours out of the kernel, whoever applied it and with what settings.
+
+    ``kind``: only from one kind of iptables. Returns what was done ("removed", "not there") and the tools that did it.
+    When it raises, what was there before is there again.
+
+    Raises:
+        Denied: it is not permitted.
+        Unreachable, DeadlinePassed, Misconfigured: it failed otherwise.
+    """
+    with alone(namespace=namespace):
+        before = kernel_before.look(kernel_state.seen())
+        if before.refused and before.is_empty:
+            raise Denied(f"rules cannot be removed: {'; '.join(before.refused)}", hint=PERMISSION_HINT)
+        holders = [one for one in before.holders if kind in (backends.AUTO, one.kind)]
+
+        def work() -> tuple[str, str]:
+            # The routes go first: the mark that they are known by stands in the rules.
+            removed = routing.remove(before.routes)
+            if before.native and kind == backends.AUTO:
+                nft_state.put(nft.clear(nft.TABLES))
+            for one in holders:
+                one.put(restore.remove(before.state(one)) + guard.down(before.saved[one]))
+            names = [*(["nft"] if before.native else []), *(one.name for one in holders)]
+            return "removed" if names or removed else "not there", " ".join(names)
+
+        steps = bool(before.native) + sum(len(before.state(one).tables) for one in holders)
+        return _whole(work, before, steps=steps)
+
+
+def _whole(work: Callable[[], tuple[str, str]], before: Before, *, steps: int) -> tuple[str, str]:
+    """Do all of it, or nothing."""
+
+    def mend() -> None:
+        # A failure of this one would hide the one that it is about.
+        with contextlib.suppress(Failure):
+            kernel_before.bring_back(before)
+
+    def carefully() -> tuple[str, str]:
+        try:
+            return work()
+        except Failure:
+            mend()
+            raise
+
+    return kernel_worker.watched(carefully, mend=mend) if steps > 1 else carefully()

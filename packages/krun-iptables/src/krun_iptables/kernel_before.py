@@ -1,0 +1,77 @@
+"""What of ours was in the kernel before a change, and how it comes back when the change fails."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from krun_iptables import backend as backends
+from krun_iptables import guard, kernel_state, kernel_undo, nft, nft_state, restore
+from krun_iptables import routes as routing
+from krun_iptables.errors import Denied, Failure
+from krun_iptables.record import Record
+
+if TYPE_CHECKING:
+    from krun_iptables.backend import Backend
+    from krun_iptables.kernel_state import Seen
+    from krun_iptables.restore import State
+    from krun_iptables.routes import Standing
+
+
+class Before(Record):
+    """What was there, by the tool that shows it."""
+
+    saved: dict[Backend, str]  # what iptables-save said, of those that may hold something of ours
+    refused: tuple[str, ...]  # why others would not say
+    native: str  # our tables as nft lists them
+    routes: Standing
+
+    def state(self, backend: Backend) -> State:
+        """What of ours one kind of iptables holds."""
+        return restore.state(self.saved.get(backend, ""))
+
+    @property
+    def holders(self) -> tuple[Backend, ...]:
+        """The kinds of iptables that hold something of ours."""
+        return tuple(one for one, text in self.saved.items() if self.state(one) != restore.NOTHING or guard.is_up(text))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was nothing of ours."""
+        return not (self.holders or self.native)
+
+
+def look(seen: Seen) -> Before:
+    """Ask every kind of iptables that may hold something, and nft."""
+    saved: dict[Backend, str] = {}
+    refused: list[str] = []
+    for one in everywhere():
+        if seen.may_hold(one):
+            try:
+                saved[one] = one.saved()
+            except Denied as denied:
+                refused.append(denied.message)
+    marks = frozenset[int]().union(*(kernel_state.marks(restore.state(text)) for text in saved.values()))
+    return Before(
+        saved=saved,
+        refused=tuple(refused),
+        native=nft_state.listing(seen.native),
+        routes=routing.standing(marks=marks),
+    )
+
+
+def everywhere() -> tuple[Backend, ...]:
+    """All kinds of iptables, of both families."""
+    return (*backends.found(4), *backends.found(6))
+
+
+def bring_back(before: Before) -> None:
+    """Leave what of ours was there, whatever became of it. Raises a Failure when that fails."""
+    for one in everywhere():
+        try:
+            now = one.saved()
+        except Failure:
+            continue  # it let nothing be changed either
+        one.put(kernel_undo.text(before.saved.get(one, ""), now=now))
+    if nft_state.listing(kernel_state.seen().native) != before.native:
+        nft_state.put(nft.clear(nft.TABLES) + before.native)
+    routing.remove(routing.standing(), kept=before.routes)

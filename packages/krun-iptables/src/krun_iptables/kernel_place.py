@@ -1,0 +1,94 @@
+"""Where rules are changed: in one network namespace, and by one krun-iptables at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from typing import TYPE_CHECKING
+
+from krun_iptables.errors import DeadlinePassed, Denied, Misconfigured
+from krun_iptables.kernel_program import LOCK_WAIT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = "/proc/self/ns/net"
+TICK = 0.01  # seconds between two tries at the lock
+NETWORK = 0x40000000  # CLONE_NEWNET
+
+
+@contextlib.contextmanager
+def alone(*, namespace: str = "", cni: bool = False) -> Iterator[None]:
+    """In the network namespace of that path, if one is given, and with nobody else of us at work in it.
+
+    This process stays in the namespace. The lock is the namespace itself, so that no file has to be agreed on; programs
+    that are started hold it too, should they outlive us. ``cni``: iptables' own lock is the namespace as well, not the
+    machine's.
+
+    Raises:
+        Misconfigured, Denied: there is no such namespace, or it is not ours to enter.
+        DeadlinePassed: somebody else of us is at work, and has not ended.
+    """
+    if namespace:
+        _enter(namespace)
+        if cni:
+            os.environ["XTABLES_LOCKFILE"] = namespace
+    try:
+        lock = os.open(HERE, os.O_RDONLY)
+    except OSError:
+        lock = -1  # a sandbox that shows no namespaces: there, who comes second fails by a text that does not fit
+    try:
+        if lock >= 0:
+            _take(lock)
+        yield
+    finally:
+        if lock >= 0:
+            os.close(lock)
+
+
+def _take(lock: int) -> None:
+    import fcntl
+
+    os.set_inheritable(lock, True)
+    end = time.monotonic() + LOCK_WAIT
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise DeadlinePassed(
+                    f"another krun-iptables has changed rules for {LOCK_WAIT} s", hint="try again"
+                ) from None
+            time.sleep(TICK)
+        except OSError:
+            return  # no locks on such files here
+        else:
+            return
+
+
+def _enter(path: str) -> None:
+    try:
+        namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _set(namespace)
+        finally:
+            os.close(namespace)
+    except OSError as error:
+        text = f"--network-namespace: {path!r}: {error.strerror}"
+        if error.errno in (errno.EPERM, errno.EACCES):
+            raise Denied(text, hint="entering a namespace takes SYS_ADMIN") from None
+        raise Misconfigured(text, hint="a path as /proc/PID/ns/net or /run/netns/NAME") from None
+
+
+def _set(namespace: int) -> None:
+    if hasattr(os, "setns"):  # from Python 3.12 on
+        os.setns(namespace, NETWORK)
+        return
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.setns(namespace, NETWORK) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

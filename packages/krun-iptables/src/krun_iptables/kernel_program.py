@@ -1,0 +1,131 @@
+"""Runs a program of the kernel's tools to its end, within a limit.
+
+Not by subprocess: importing that takes longer than most of these programs run.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from typing import TYPE_CHECKING
+
+from krun_iptables.errors import DeadlinePassed, Denied, Failure, Unreachable
+from krun_iptables.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LOCK_WAIT = 5  # seconds for the lock that programs of this family share
+KILL = 9  # SIGKILL
+TIMEOUT = 15.0  # seconds for one of them, the lock included
+PERMISSION_HINT = "give the container NET_ADMIN and root (docker run --cap-add NET_ADMIN), or run without interception"
+
+# What the programs say when the kernel will not have it, whoever asks: iptables 1.8.x of both kinds and nft 1.0, on
+# Linux and on gVisor.
+REFUSED = (
+    r"permission denied|operation not permitted|must be root"
+    r"|table does not exist|unable to initialize table|can't initialize ip6?tables table"
+    r"|failed to initialize nft|protocol not (?:supported|available)|getsockopt failed strangely"
+    r"|missing kernel module|_(?:ADD|APPEND|FLUSH) failed \((?:no such file|invalid argument|operation not supported)"
+    r"|could not process rule: (?:no such file|operation not supported|invalid argument)"
+)
+
+
+class Done(Record):
+    """How a program ended; ``status`` below 0 is the signal that ended it."""
+
+    status: int
+    said: str  # on stdout
+    complained: str  # on stderr
+
+
+def find(name: str) -> str:
+    """The path of a program in PATH, or nothing."""
+    for folder in os.get_exec_path():
+        path = f"{folder}/{name}"
+        if os.access(path, os.X_OK) and not os.path.isdir(path):  # noqa: PTH112 - pathlib is slow to import
+            return path
+    return ""
+
+
+def run(argv: Sequence[str], text: str = "") -> Done:
+    """Run it, with a text as its stdin.
+
+    Raises:
+        DeadlinePassed, Unreachable: it has not ended in time, or cannot be started.
+    """
+    stdin, stderr = os.memfd_create("stdin"), os.memfd_create("stderr")
+    reads, writes = os.pipe()
+    try:
+        os.write(stdin, text.encode())
+        os.lseek(stdin, 0, os.SEEK_SET)
+        places = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((stdin, writes, stderr))]
+        # Its messages are read below.
+        try:
+            pid = os.posix_spawn(argv[0], list(argv), {**os.environ, "LC_ALL": "C"}, file_actions=places)
+        except OSError as error:
+            raise Unreachable(f"{argv[0]} cannot be started: {error.strerror}", hint="is the package whole?") from None
+        os.close(writes)
+        writes = -1
+        said = _until_end(reads, pid=pid, name=argv[0])
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        os.lseek(stderr, 0, os.SEEK_SET)
+        complained = os.read(stderr, 1 << 20)
+        return Done(status=status, said=said.decode(errors="replace"), complained=complained.decode(errors="replace"))
+    finally:
+        for fd in (stdin, stderr, reads, writes):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _until_end(stdout: int, *, pid: int, name: str) -> bytes:
+    """All that it writes, until it ends."""
+    poll = select.poll()
+    poll.register(stdout, select.POLLIN)
+    end = time.monotonic() + TIMEOUT
+    said = b""
+    while poll.poll(max(0.0, end - time.monotonic()) * 1000):
+        part = os.read(stdout, 1 << 16)
+        if not part:
+            return said
+        said += part
+    os.kill(pid, KILL)
+    os.waitpid(pid, 0)
+    raise DeadlinePassed(f"{name} has not ended within {TIMEOUT:g} s")
+
+
+def must(argv: Sequence[str], text: str = "") -> str:
+    """The same for a program that may not fail; returns its stdout.
+
+    Raises:
+        Denied: the kernel will not have it.
+        DeadlinePassed, Unreachable: it failed otherwise; nothing of its text was done.
+    """
+    done = run(argv, text)
+    if done.status:
+        raise failure(argv[0], done=done, text=text)
+    return done.said
+
+
+def failure(program: str, *, done: Done, text: str = "") -> Failure:
+    """What a failed program means, by what it said on stderr, with the line of the text that it names."""
+    import re  # late: nothing failed so far
+
+    name = program.rpartition("/")[2]
+    if done.status < 0:
+        return Unreachable(f"{name} was ended by signal {-done.status}", hint="was there enough memory?")
+    said = (line for line in done.complained.splitlines() if not line.startswith(("Try ", "#")))
+    words = " ".join(" ".join(said).split())
+    words = re.sub(r"^ip[\w-]+( v[\w.]+ \(\w+\))?: ", "", words) or "it said nothing"
+    number = re.search(r"line:? (\d+)|^/dev/stdin:(\d+):", words)
+    lines = text.splitlines()
+    line = int(number[1] or number[2]) if number else 0
+    named = lines[line - 1] if 0 < line <= len(lines) else ""
+    shown = f"{name}: {words}" + (f": {named!r}" if named else "")
+    # The old kind says no reason when the kernel refuses the whole table, which is at its COMMIT.
+    if re.search(REFUSED, words, re.IGNORECASE) or (named == "COMMIT" and words.endswith("failed")):
+        return Denied(shown, hint=PERMISSION_HINT)
+    if "xtables lock" in words:
+        return DeadlinePassed(f"{shown}: waited {LOCK_WAIT} s", hint="another program changes rules: try again")
+    return Unreachable(shown, hint="krun-iptables --dry-run prints all of it; nothing was changed")
