@@ -57,13 +57,21 @@ class Caller:
     process: subprocess.Popen[str] = field(repr=False)
 
     def __call__(
-        self, address: str, port: int, *, protocol: str = "tcp", uid: int = 1000, gid: int = 1000, source: str = ""
+        self,
+        address: str,
+        port: int,
+        *,
+        protocol: str = "tcp",
+        uid: int = 1000,
+        gid: int = 1000,
+        source: str = "",
+        source_port: int = 0,
     ) -> dict[str, Any]:
         """Where a call arrived: ``by`` whom, ``at`` which port, ``from`` where, what it ``wanted``; or an ``error``."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        call = {"address": address, "port": port, "protocol": protocol, "uid": uid, "gid": gid, "source": source}
-        self.process.stdin.write(json.dumps(call) + "\n")
+        call = {"address": address, "port": port, "protocol": protocol, "uid": uid, "gid": gid}
+        self.process.stdin.write(json.dumps({**call, "source": source, "source_port": source_port}) + "\n")
         self.process.stdin.flush()
         answer: dict[str, Any] = json.loads(self.process.stdout.readline())
         return answer
@@ -80,18 +88,22 @@ class Network:
     call_in: Caller  # from the peer
     call_virtual: Caller
 
-    def krun(self, *arguments: str, resolv: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def krun(self, *arguments: str, resolv: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
         """``krun-iptables`` in the workload, which finds its DNS servers in this file."""
         mounted = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', str(resolv)]
         command = [components.command("krun-iptables"), *arguments]
-        env = processes.environment(KRUN_LOG_FORMAT="text")
+        env = processes.environment(KRUN_LOG_FORMAT="text", **environment)
         return self.workload.run(*(mounted if resolv else []), *command, env=env)
 
-    def apply(self, way: str, *flags: str, resolv: Path | None = None) -> None:
+    def apply(self, way: str, *flags: str, resolv: Path | None = None, **environment: str) -> None:
         """Bring rules into the workload's kernel by one of WAYS, as Istio's init container does."""
-        done = self.krun("istio-iptables", "--dual-stack", *WAYS[way], *flags, resolv=resolv)
+        done = self.krun("istio-iptables", "--dual-stack", *WAYS[way], *flags, resolv=resolv, **environment)
         if done.returncode != 0:
             raise AssertionError(f"{flags}: {done.returncode}: {done.stderr}")
+
+    def stray(self, address: str, port: int, *, known: int) -> str:
+        """What the workload does with a packet of no connection: ``reset`` or ``silence``; a listener is ``known``."""
+        return self.peer.must(sys.executable, "-I", "-S", PEER, "stray", address, str(port), str(known)).strip()
 
     def listen(self, *places: str) -> contextlib.AbstractContextManager[None]:
         """Listeners in the workload that say ``here``; see traffic_peer.py for places."""

@@ -3,6 +3,8 @@
 ``traffic_peer.py listen NAME PLACE...`` prints ``ready`` and tells every client where it arrived, as a line of JSON. A
 place is ``KIND:UID:ADDRESS:PORT``; kinds are ``tcp``, ``udp``, ``tproxy`` (a listener that takes others' addresses) and
 ``relay`` (such a one that hands the connection on to port 8080 of loopback, with its client's address, as Envoy does).
+``traffic_peer.py stray ADDRESS PORT KNOWN`` sends a packet of no connection to a port, then connects to a port
+that is KNOWN to answer, and prints what came back for the packet: ``reset`` or ``silence``.
 ``traffic_peer.py call`` reads calls from stdin, a line of JSON each, and prints what came of each.
 """
 
@@ -113,14 +115,15 @@ def listen(name: str, places: list[str]) -> None:
                         connection.sendall(relayed(connection) if kind == "relay" else said)
 
 
-def called(address: str, port: int, protocol: str, uid: int, gid: int, source: str) -> str:
+def called(address: str, port: int, protocol: str, uid: int, gid: int, source: str, source_port: int) -> str:
     """What the listener says at whom a call arrives, or why none does."""
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
     try:
         with opened(family_of(address), kind, uid, gid) as client:
             client.settimeout(TIMEOUT)
-            if source:
-                client.bind((source, 0))
+            if source or source_port:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                client.bind((source, source_port))
             client.connect((address, port))
             if protocol == "udp":
                 client.send(b"question")
@@ -130,9 +133,46 @@ def called(address: str, port: int, protocol: str, uid: int, gid: int, source: s
         return json.dumps({"error": type(error).__name__}) + "\n"
 
 
+def checksum(data: bytes) -> int:
+    """The internet's (RFC 1071)."""
+    total: int = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2)))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def stray(address: str, port: int, known: int) -> str:
+    """A SYN-ACK that answers nothing: a host resets it, unless its rules drop it."""
+    family = family_of(address)
+    # Ours, as the kernel would choose it.
+    with socket.socket(family, socket.SOCK_DGRAM) as asking:
+        asking.connect((address, port))
+        mine = asking.getsockname()
+    with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+        raw.settimeout(TIMEOUT)
+        segment = struct.pack("!HHIIBBHHH", mine[1], port, 1, 1, 5 << 4, 0x12, 1024, 0, 0)
+        ends = socket.inet_pton(family, mine[0]) + socket.inet_pton(family, address)
+        total = checksum(ends + struct.pack("!II", len(segment), socket.IPPROTO_TCP) + segment)
+        raw.sendto(segment[:16] + struct.pack("!H", total) + segment[18:], (address, 0))
+        with socket.create_connection((address, known), timeout=TIMEOUT) as connection:
+            connection.recv(512)
+        # What came for the packet came before what came for the connection.
+        while True:
+            packet = raw.recv(2048)
+            tcp = packet[(packet[0] & 15) * 4 :] if family == socket.AF_INET else packet
+            its_port, my_port = struct.unpack("!HH", tcp[:4])
+            if (its_port, my_port) == (port, mine[1]):
+                return "reset" if tcp[13] & 4 else "something else"
+            if its_port == known:
+                return "silence"
+
+
 def main() -> None:
     if sys.argv[1] == "listen":
         listen(sys.argv[2], sys.argv[3:])
+    if sys.argv[1] == "stray":
+        print(stray(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+        return
     for line in sys.stdin:
         sys.stdout.write(called(**json.loads(line)))
         sys.stdout.flush()
