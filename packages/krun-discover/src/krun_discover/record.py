@@ -7,8 +7,8 @@ else of a start where everything is known. To a type checker a Record is a datac
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, ClassVar, Self, dataclass_transform

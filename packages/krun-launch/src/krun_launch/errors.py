@@ -9,10 +9,11 @@ import contextlib
 import enum
 import os
 import sys
-from typing import TYPE_CHECKING, ClassVar, NoReturn
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import ClassVar, NoReturn
 
     import click
 
