@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from krun_iptables.errors import Exit, Failure
 from krun_iptables.options import BY_FLAG, BY_SHORT
 from krun_iptables.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

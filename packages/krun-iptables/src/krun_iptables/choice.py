@@ -6,13 +6,12 @@ some of them, or by nothing at all. What both name must not contradict.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from krun_iptables.arguments import Given, WrongUse, flags
 from krun_iptables.errors import Misconfigured
 from krun_iptables.options import OPTIONS, Option
 from krun_iptables.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 

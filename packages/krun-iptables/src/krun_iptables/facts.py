@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from krun_iptables import owners
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
@@ -30,11 +29,16 @@ if TYPE_CHECKING:
 class Machine:
     """The one that we are on."""
 
+    def __init__(self) -> None:
+        self._addresses: tuple[Address, ...] | None = None
+
     def addresses(self) -> tuple[Address, ...]:
-        """Of all interfaces. Raises Unreachable."""
+        """Of all interfaces, as they were when this was asked first. Raises Unreachable."""
         from krun_iptables import interfaces
 
-        return interfaces.addresses()
+        if self._addresses is None:
+            self._addresses = interfaces.addresses()
+        return self._addresses
 
     def servers(self) -> tuple[Address, ...]:
         """Of DNS. Raises Misconfigured."""

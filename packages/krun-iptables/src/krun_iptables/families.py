@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network
-from typing import TYPE_CHECKING
 
 from krun_iptables.rule import Rule
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network
-from typing import TYPE_CHECKING
 
 from krun_iptables import values
 from krun_iptables.arguments import Given
@@ -13,6 +12,7 @@ from krun_iptables.interfaces import usable
 from krun_iptables.options import OPTIONS
 from krun_iptables.settings import PROXY_ID, Settings, is_loopback
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any

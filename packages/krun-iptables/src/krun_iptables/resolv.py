@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ipaddress import IPv6Address, ip_address
-from typing import TYPE_CHECKING
 
 from krun_iptables.errors import Misconfigured
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_iptables.settings import Address
 

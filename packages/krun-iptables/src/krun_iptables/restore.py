@@ -7,12 +7,12 @@ no memory of what was applied.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
 
 from krun_iptables.record import Record
 from krun_iptables.rule import BUILT_IN, CHAINS
 from krun_iptables.words import COMMENT, MARK, marked_text, rule_text
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

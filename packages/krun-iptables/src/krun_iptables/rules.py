@@ -6,20 +6,18 @@ in docs/decisions/0002.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from krun_iptables import rule as r
 from krun_iptables import rules_dns, rules_inbound, rules_tproxy
 from krun_iptables.families import Families
-from krun_iptables.rule import ANY, RETURN, Match, Rule, jump
+from krun_iptables.rule import ANY, RETURN, Match, jump
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from krun_iptables.routes import Routes
+    from krun_iptables.rule import Rule
     from krun_iptables.settings import Settings
-
-TABLE = "nat"
 
 
 def rules(settings: Settings) -> tuple[Rule, ...]:

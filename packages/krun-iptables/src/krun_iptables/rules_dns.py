@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
-from typing import TYPE_CHECKING
 
 from krun_iptables import rule as r
 from krun_iptables.contract import FOREIGN_DNS
 from krun_iptables.rule import ANY, Match, Target, jump
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

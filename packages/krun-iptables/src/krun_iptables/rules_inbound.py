@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from krun_iptables import rule as r
 from krun_iptables.rule import ACCEPT, ANY, DISCARD, RETURN, Match, Target, jump
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from krun_iptables.arguments import WrongUse
 from krun_iptables.choice import Choice, choose, switch, wrong
 from krun_iptables.errors import Exit, Unreachable
 from krun_iptables.facts import Machine
+from krun_iptables.interfaces import usable
 from krun_iptables.lines import Lines
 from krun_iptables.reading import settings
 from krun_iptables.rules import routes, rules
 from krun_iptables.values import one_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -35,18 +36,26 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         raise WrongUse(f"{', '.join(asked)}: give one of them", hint="each of them changes nothing, or removes")
     if choice.is_on("remove") or choice.is_on("cleanup_only"):
         return _remove(choice, lines)
-    decided = settings(choice, facts=Machine(), environ=environ)
+    machine = Machine()
+    decided = settings(choice, facts=machine, environ=environ)
     if choice.is_on("show_settings"):
         _print(shown(decided))
         return Exit.OK
-    if decided.redirect_dns and not decided.captures_dns:
-        lines.warning("DNS is not led to the agent: resolv.conf names no server, and --capture-all-dns is not given")
+    _warn(decided, lines, has_network=not choice.is_istio or bool(usable(machine.addresses())))
     if decided.dry_run:
         _dry(decided)
         return Exit.OK
     if not decided.skip_rule_apply:
         _apply(decided, lines)
     return _validate(decided) if decided.run_validation else Exit.OK
+
+
+def _warn(decided: Settings, lines: Lines, *, has_network: bool) -> None:
+    """Say what is left out, though it may have been meant."""
+    if not has_network:
+        lines.warning("no interface has an address yet: there are no rules for IPv6")
+    if decided.redirect_dns and not decided.captures_dns:
+        lines.warning("DNS is not led to the agent: resolv.conf names no server, and --capture-all-dns is not given")
 
 
 def shown(decided: Settings) -> str:

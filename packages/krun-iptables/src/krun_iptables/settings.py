@@ -6,11 +6,11 @@ A list keeps its order and its doubles, as Istio's own does (tools/common/config
 from __future__ import annotations
 
 from ipaddress import IPv4Network
-from typing import TYPE_CHECKING
 
 from krun_iptables.contract import FOREIGN_PROBE, FOREIGN_TUNNEL, PORTS
 from krun_iptables.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
     from typing import Literal

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from krun_iptables import rule as r
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_iptables.rule import Match, Network, Rule, Target
 
