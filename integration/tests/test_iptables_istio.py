@@ -33,10 +33,10 @@ def machines() -> Iterator[Machines]:
         yield of
 
 
-def ours(place: Machine, asked: Asked, *flags: str) -> subprocess.CompletedProcess[str]:
-    """The same flags and variables to our command, on the same machine."""
-    argv = [components.command("krun-iptables"), "istio-iptables", "--dry-run", *asked.flags, *flags]
-    return place.run(argv, env=asked.env)
+def ours(place: Machine, asked: Asked, *flags: str, word: bool = True) -> subprocess.CompletedProcess[str]:
+    """The same flags and variables to our command, on the same machine; ``word``: with pilot-agent's word for it."""
+    words = ["istio-iptables"] if word else []
+    return place.run([components.command("krun-iptables"), *words, "--dry-run", *asked.flags, *flags], env=asked.env)
 
 
 def rules(kind: str, text: str) -> dict[str, list[str]]:
@@ -110,3 +110,20 @@ def test_any_settings_give_the_rules_of_istio(machines: Machines, kind: str, ver
         compare_all(machines, several, kind=kind, version=VERSIONS[version])
 
     same()
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_flags_of_istio_alone_mean_the_same_without_its_word(machines: Machines, name: str) -> None:
+    asked = NAMED[name]
+    place = machines(asked.addresses)
+    place.resolv(asked.resolv)
+    done = ours(place, asked, word=False)
+    assert done.stdout == ours(place, asked).stdout
+    assert (done.returncode, bool(done.stdout)) == (0, True)
+
+
+def test_lost_jumps_are_taken_from_istio_only_where_the_chain_is_missing() -> None:
+    hook = ["{ type nat hook output priority -100 ; }"]
+    found = {"t output hook": hook, "t output": ["counter jump a", "counter jump b"], "t a": ["counter return"]}
+    assert without_lost_jumps(found) == {**found, "t output": ["counter jump a"]}
+    assert without_lost_jumps({"t output hook": hook, "t output": ["counter jump b"]}) == {}

@@ -7,6 +7,7 @@ and a mount namespace, in which any command can be run, so that two programs see
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
 import tempfile
@@ -64,8 +65,8 @@ class Machine:
     def run(self, argv: Sequence[str], *, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         """Run a command in it, with this environment and a PATH, to its end."""
         nsenter = components.program("nsenter", package="util-linux")
-        own = namespaces.Namespace(pid=self.pid).inside([])
-        inside = [nsenter, "--target", str(self.pid), "--mount", *own[3:]]
+        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        inside = [nsenter, "--target", str(self.pid), "--net", "--mount", *user, "--"]
         return processes.run([*inside, *argv], env={"PATH": processes.environment()["PATH"], **env})
 
 
@@ -135,7 +136,7 @@ def ask(place: Machine, *flags: str, env: Mapping[str, str] | None = None, versi
         text = recorded if recorded.exists() else rules
         return Answer(
             status=done.returncode,
-            said=(done.stderr + done.stdout).strip().rpartition("\n")[2],
+            said=(done.stderr + done.stdout).strip().rpartition("\n")[2][:300],
             text=text.read_text(encoding="utf-8") if done.returncode == 0 and text.exists() else "",
         )
 

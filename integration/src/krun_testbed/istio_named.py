@@ -23,8 +23,9 @@ class Asked:
 
     @property
     def resolv(self) -> str:
-        """The text of /etc/resolv.conf."""
-        return "".join(f"nameserver {server}\n" for server in self.servers)
+        """The text of /etc/resolv.conf, with lines in it that name no server to use."""
+        lines = ["# nameserver 192.0.2.1", "search example.com", "options ndots:5", "nameserver"]
+        return "".join(f"{line}\n" for line in [*lines, *(f"nameserver {server}" for server in self.servers)])
 
 
 def _asked(

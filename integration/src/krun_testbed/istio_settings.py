@@ -136,7 +136,9 @@ def given(draw: st.DrawFn, settings: Sequence[Setting] = SETTINGS) -> tuple[tupl
     return tuple(word for words in flags for word in words), env
 
 
-servers = st.lists(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str), max_size=3)
+# What is no address, or not written as one, is passed over.
+odd_servers = st.sampled_from(["dns.example.com", "10.0.0", "010.0.0.1", "::ffff:10.0.0.1", "2001:DB8:0::1", "::1 ::2"])
+servers = st.lists(st.one_of(st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str), odd_servers), max_size=3)
 addresses = st.sampled_from([(V4,), (V4,), (V6,), (V4, V6)])
 
 
