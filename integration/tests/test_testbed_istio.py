@@ -112,3 +112,23 @@ def test_what_the_agent_refuses_is_told_from_what_it_applies(machines: Callable[
 )
 def test_texts_are_read_by_family_and_table(text: str, expected: dict[str, list[str]]) -> None:
     assert istio_iptables.restored(text) == expected
+
+
+def test_nftables_are_read_as_they_then_stand() -> None:
+    text = """\
+add table inet istio-proxy-nat
+# why
+add chain inet istio-proxy-nat output { type nat hook output priority -100 ; }
+add chain inet istio-proxy-nat istio-drop
+add rule inet istio-proxy-nat output oifname "eth*" skgid "java" counter return comment "a b"
+add rule inet istio-proxy-nat output ip daddr 10.1.2.3/8 counter jump istio-output
+insert rule inet istio-proxy-nat output index 1 counter drop
+"""
+    assert istio_iptables.listed(text) == {
+        "istio-proxy-nat output hook": ["{ type nat hook output priority -100 ; }"],
+        "istio-proxy-nat output": [
+            "oifname eth+ skgid java counter return",
+            "counter drop",
+            "ip daddr 10.0.0.0/8 counter jump istio-output",
+        ],
+    }

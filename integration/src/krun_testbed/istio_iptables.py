@@ -171,11 +171,12 @@ def listed(text: str) -> dict[str, list[str]]:
     """The rules of a text for ``nft -f`` by ``TABLE CHAIN``, as they then stand in it, and the hooks of chains.
 
     A rule that is inserted is put where it goes. Comments and empty chains are left out, and networks are written as
-    the kernel takes them.
+    the kernel takes them. Names are without quotes, which Istio writes none of, and end in ``+`` where any may follow:
+    what Istio writes so is meant so, and no wildcard to nft.
     """
     found: dict[str, list[str]] = {}
     for line in commands(text):
-        verb, kind, *words = line.split(maxsplit=4)
+        verb, kind, *words = line.replace('*"', '+"').replace('"', "").split(maxsplit=4)
         if kind not in ("chain", "rule"):
             continue
         name, _, said = words[2].partition(" ")

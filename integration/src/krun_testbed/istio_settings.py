@@ -15,7 +15,7 @@ from krun_testbed.istio_named import Asked
 
 USERS = ("root", "istio-proxy", "envoy")
 GROUPS = ("root", "ftp", "java")
-INTERFACES = ("eth0", "eth1", "lo", "not-istio-nic", "net1.100", "br-lan", "vethfifteenlong")
+INTERFACES = ("eth0", "eth1", "eth+", "lo", "not-istio-nic", "net1.100", "br-lan", "vethfifteenlong")
 YES, NO = ("true", "1", "t", "T", "TRUE", "True"), ("false", "0", "f", "F", "FALSE", "False")
 
 
