@@ -1,0 +1,131 @@
+"""What krun-iptables leaves in the kernel is what the rules of Istio's own program leave there, whatever was before."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from krun_testbed import components, istio_iptables, istio_settings, kernel_rules
+from krun_testbed.istio_iptables import V4, V6, Machine
+from krun_testbed.istio_named import NAMED, Asked
+from krun_testbed.namespaces import Namespace
+
+IS_LONG = bool(os.environ.get("KRUN_SOAK"))
+pytestmark = [pytest.mark.istio, pytest.mark.timeout(3600 if IS_LONG else 900)]
+
+EXAMPLES = 200 if IS_LONG else 6
+TABLES = ("raw", "mangle", "nat", "filter")
+# Those that have most kinds of rules between them.
+SOME = ("tproxy", "dns-uid-gid", "ipv6-ipnets", "outbound-owner-groups", "drop-invalid", "kube-virt-interfaces")
+
+
+class Pair:
+    """Two machines that are alike: ours, where each rule set comes over the last, and theirs, made new for each."""
+
+    def __init__(self, ours: Machine, theirs: Machine, *, way: str) -> None:
+        self.ours = ours
+        self.theirs = theirs
+        self.way = way
+
+    def resolv(self, text: str) -> None:
+        self.ours.resolv(text)
+        self.theirs.resolv(text)
+
+    def apply(self, asked: Asked) -> dict[str, list[str]]:
+        """By our command, on our machine."""
+        argv = [components.command("krun-iptables"), "istio-iptables", *asked.flags, *kernel_rules.WAYS[self.way]]
+        done = self.ours.run(argv, env={**asked.env, "KRUN_LOG_FORMAT": "text"})
+        assert done.returncode == 0, f"{asked}: {done.stderr}"
+        return rules(self.ours)
+
+    def expect(self, asked: Asked) -> dict[str, list[str]]:
+        """Istio's text, taken by the kernel of the other machine, which then is empty again."""
+        flags = ("--native-nftables=true",) if self.way == "native" else ("--native-nftables=false",)
+        said = istio_iptables.ask(self.theirs, *asked.flags, *flags, env=asked.env)
+        assert said.status == 0, said
+        for program, text in self._texts(said.text):
+            feed(self.theirs, program, text)
+        found = rules(self.theirs)
+        assert found
+        self._clear()
+        return found
+
+    def remove(self) -> None:
+        done = self.ours.run([components.command("krun-iptables"), "--remove"], env={"KRUN_LOG_FORMAT": "text"})
+        assert done.returncode == 0, done.stderr
+
+    def _texts(self, text: str) -> Iterator[tuple[str, str]]:
+        if self.way == "native":
+            yield "nft -f -", text
+            return
+        for key, lines in istio_iptables.restored(text).items():
+            family, _, table = key.partition(" ")
+            program = f"{'ip6tables' if family == '6' else 'iptables'}-{self.way}-restore --noflush"
+            yield program, "\n".join([f"*{table}", *lines, "COMMIT", ""])
+
+    def _clear(self) -> None:
+        feed(self.theirs, "nft -f -", "flush ruleset\n")
+        empty = "".join(f"*{table}\nCOMMIT\n" for table in TABLES)
+        for program in ("iptables-legacy-restore", "ip6tables-legacy-restore") if self.way == "legacy" else ():
+            feed(self.theirs, program, empty)
+
+
+def feed(place: Machine, program: str, text: str) -> None:
+    """Run it with this on its stdin."""
+    (place.folder / "text").write_text(text, encoding="utf-8")
+    done = place.run(["sh", "-c", f"exec {program} <{place.folder}/text"], env={})
+    assert done.returncode == 0, f"{program}: {done.stderr}{text}"
+
+
+def rules(place: Machine) -> dict[str, list[str]]:
+    """The rules of each chain, and of each program that sees them; the order of chains says nothing."""
+    found: dict[str, list[str]] = {}
+    for program, text in kernel_rules.held(Namespace(pid=place.pid)).ours.items():
+        if program == "native":
+            found[program] = text.splitlines()
+            continue
+        for line in text.splitlines():
+            table, _, rest = line.partition(" ")
+            chain = rest.split()[1] if rest.startswith("-A ") else rest
+            lines = found.setdefault(f"{program} {table} {chain}", [])
+            lines += [re.sub(" -m comment --comment ISTIO(?= )", "", rest)] if rest.startswith("-A ") else []
+    return found
+
+
+@pytest.fixture(scope="module", params=kernel_rules.WAYS)
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    if os.geteuid() != 0:
+        pytest.skip("rules name users that only root can be: run the tests as root")
+    with ExitStack() as running:
+        ours, theirs = (running.enter_context(istio_iptables.machine(V4, V6)) for _ in range(2))
+        yield Pair(ours, theirs, way=request.param)
+
+
+def check(pair: Pair, several: list[Asked]) -> None:
+    """Each over the one before it, and at the end nothing."""
+    pair.resolv(several[0].resolv)
+    for asked in several:
+        assert pair.apply(asked) == pair.expect(asked), asked
+    pair.remove()
+    assert rules(pair.ours) == {}
+    assert kernel_rules.held(Namespace(pid=pair.ours.pid)).routes == ""
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_a_configuration_that_istio_names_is_in_the_kernel_as_istio_has_it(pair: Pair, name: str) -> None:
+    asked = NAMED[name]
+    check(pair, [Asked(flags=(*asked.flags, "--dual-stack"), env=asked.env, servers=asked.servers)])
+
+
+def test_any_settings_are_in_the_kernel_as_istio_has_them_over_any_others(pair: Pair) -> None:
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(istio_settings.asked(most=3))
+    def same(several: list[Asked]) -> None:
+        check(pair, several)
+
+    same()
