@@ -400,5 +400,16 @@ def test_with_everything_set_nothing_is_imported_that_only_the_network_needs() -
         "email",
         "threading",
     }
-    slow = {"click", "logging", "dataclasses", "inspect", "pathlib", "tempfile", "signal", "datetime", "subprocess"}
+    slow = {
+        "click",
+        "logging",
+        "dataclasses",
+        "typing",
+        "inspect",
+        "pathlib",
+        "tempfile",
+        "signal",
+        "datetime",
+        "subprocess",
+    }
     assert imported & (network | slow) == set()

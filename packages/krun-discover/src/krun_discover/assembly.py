@@ -7,7 +7,6 @@ found; its mesh-env; rules and constants. The search for a cluster asks the firs
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from krun_discover import metadata
 from krun_discover.context import Context
@@ -24,6 +23,7 @@ from krun_discover.resolve import Resolution, Source
 from krun_discover.search import Search
 from krun_discover.web import Web
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_discover.google_tokens import GoogleTokens
     from krun_discover.kube import Cluster

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from krun_discover.resolve import Answer, Candidate, Known
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_discover.kube_target import Absent, Target
 

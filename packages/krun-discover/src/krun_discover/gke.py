@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from krun_discover.errors import Denied, Unreachable
 from krun_discover.issued import Token
 from krun_discover.record import NONE, Record
 from krun_discover.web import Call, NoReply, Reply, Web
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ENDPOINT = "https://container.googleapis.com/"
 OVERRIDE = "CLOUDSDK_API_ENDPOINT_OVERRIDES_CONTAINER"  # gcloud's own variable

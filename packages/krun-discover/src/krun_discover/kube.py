@@ -7,7 +7,6 @@ import re
 import time
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from krun_discover.errors import Misconfigured, Unreachable
 from krun_discover.issued import Token
@@ -15,6 +14,10 @@ from krun_discover.kube_access import Access
 from krun_discover.kube_answer import NotThere, judge, silent, title
 from krun_discover.kube_target import Target
 from krun_discover.web import Call, NoReply, Reply, Web
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # RFC 1123 names: of namespaces, accounts, maps, secrets
 NAME_LIMIT = 253

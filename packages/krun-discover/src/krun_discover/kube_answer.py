@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from krun_discover.errors import Denied, Failure, Misconfigured, Unreachable
 from krun_discover.kube_access import Access, grant, more_of, user_of
 from krun_discover.kube_redacted import redacted
 from krun_discover.kube_target import Target, is_public
 from krun_discover.web import NoReply, Reply
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 GATEWAY_HINT = "grant roles/gkehub.gatewayEditor and roles/gkehub.viewer in the fleet's project"
 DNS_HINT = "grant the IAM permission container.clusters.connect, which roles/container.developer has"

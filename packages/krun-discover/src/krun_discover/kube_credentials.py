@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from krun_discover import kube_file
 from krun_discover.errors import Malformed
 from krun_discover.issued import Token
 from krun_discover.record import NONE, Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 TOKEN_LIMIT = 64 * 1024  # bytes
 

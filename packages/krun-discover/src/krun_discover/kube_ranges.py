@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
-from typing import Any
 
 from krun_discover.errors import Denied
 from krun_discover.kube import Cluster
 from krun_discover.kube_access import Access
 from krun_discover.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PAGE = 250  # nodes of one answer
 PAGES = 40

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from krun_discover import kube_file
@@ -10,6 +9,10 @@ from krun_discover.kube_target import SYSTEM_ROOTS, believed
 from krun_discover.kubeconfig_entry import Entry
 from krun_discover.record import Record
 from krun_discover.web import Tls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 EXTENSION = "client.authentication.k8s.io/exec"  # what a cluster's entry holds for credential plugins
 ROOTS_LIMIT = 1024 * 1024  # bytes

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from krun_discover import kube_credentials
 from krun_discover.issued import Token
 from krun_discover.kube_credentials import Anonymous, Credentials
 from krun_discover.kubeconfig_entry import Entry
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # It prints an access token of Google's, which we get without running it, unless its arguments ask for more than that.
 GOOGLE_PLUGINS = frozenset({"gke-gcloud-auth-plugin", "gke-gcloud-auth-plugin.exe"})

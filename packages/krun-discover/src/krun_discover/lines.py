@@ -5,8 +5,7 @@ It is the process's, as logging itself is.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
 

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
 
 from krun_discover.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 # Names that may be taken from a file or a family such as PORT_*; the dot is for Istio's own.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")

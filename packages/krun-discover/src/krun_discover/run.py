@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
 
 from krun_discover import discovery, lines, mesh, metadata, render
 from krun_discover.assembly import Assembly, Request
 from krun_discover.output import write
 from krun_discover.web import Web
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from krun_discover import lines, mesh_env
 from krun_discover.errors import DeadlinePassed, Denied, Failure, Unreachable
@@ -15,6 +14,7 @@ from krun_discover.mesh_env import NAME_OF_MAP, SYSTEM, Accepted
 from krun_discover.record import NONE, Record
 from krun_discover.web import Web
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_discover.kube import Cluster
     from krun_discover.way import Way

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
 
 from krun_discover.issued import Token
 from krun_discover.web import Web
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from krun_discover.google_tokens import GoogleTokens
     from krun_discover.kube_target import Target
     from krun_discover.token_cache import Key, TokenCache
+else:
+    Protocol = object
 
 
 SUBJECT_LIFE = 600  # seconds: it is exchanged at once, and a cluster gives none less

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from krun_discover import lines, token_delivery, token_mint
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_discover.token_mint import Mint
     from krun_discover.token_options import Asked

@@ -8,9 +8,12 @@ import select
 import signal
 from collections.abc import Iterator
 from types import FrameType, TracebackType
-from typing import Self
 
 from krun_discover.token_watch import Wake
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 

@@ -6,12 +6,17 @@ import enum
 import random
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from krun_discover import lines
 from krun_discover.errors import Failure
 from krun_discover.issued import Token
 from krun_discover.token_life import renewal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 GLANCE = 30.0  # seconds between looks at the wall clock: it may jump, or go on while we are frozen
 SHORTEST = 1.0  # seconds between two renewals

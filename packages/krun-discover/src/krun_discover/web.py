@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
 
 from krun_discover.errors import DeadlinePassed, Misconfigured
 from krun_discover.record import NONE, Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
     from http.client import HTTPConnection
+    from typing import Any
     from urllib.parse import SplitResult
 
 LIMIT = 5.0  # seconds for one try: a fresh instance may have no network yet, and a later try finds it

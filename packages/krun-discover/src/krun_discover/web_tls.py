@@ -5,11 +5,14 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from http.client import HTTPSConnection
-from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from krun_discover.errors import Misconfigured
 from krun_discover.web import Tls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def context(tls: Tls) -> ssl.SSLContext:
