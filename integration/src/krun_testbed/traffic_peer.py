@@ -2,7 +2,7 @@
 
 ``traffic_peer.py listen NAME PLACE...`` prints ``ready`` and tells every client where it arrived, as a line of JSON. A
 place is ``KIND:UID:ADDRESS:PORT``; kinds are ``tcp``, ``udp``, ``tproxy`` (a listener that takes others' addresses) and
-``relay`` (such a one that hands the connection on to port 8080 of loopback, with its client's address, as Envoy does).
+``relay`` (such a one that hands the connection on to where it wanted to go, with its client's address, as Envoy does).
 ``traffic_peer.py stray ADDRESS PORT KNOWN`` sends a packet of no connection to a port, then connects to a port
 that is KNOWN to answer, and prints what came back for the packet: ``reset`` or ``silence``.
 ``traffic_peer.py call`` reads calls from stdin, a line of JSON each, and prints what came of each.
@@ -24,7 +24,6 @@ IP_TRANSPARENT, IPV6_TRANSPARENT = 19, 75  # linux/in.h, linux/in6.h
 SO_MARK = 36
 MARK = 1337  # of what Envoy sends with a client's address
 TIMEOUT = 3.0
-APPLICATION = 8080
 
 
 def opened(family: int, kind: int, uid: int, gid: int) -> socket.socket:
@@ -78,15 +77,14 @@ def told(name: str, port: int, client: str, wanted: str, local: str) -> bytes:
     return (json.dumps({"by": name, "at": port, "from": client, "wanted": wanted, "local": local}) + "\n").encode()
 
 
-def relayed(client: socket.socket) -> bytes:
+def relayed(client: socket.socket, uid: int) -> bytes:
     """What the application says to a client whose address we take."""
-    loopback = "127.0.0.1" if client.family == socket.AF_INET else "::1"
-    with opened(client.family, socket.SOCK_STREAM, MARK, MARK) as onward:
+    with opened(client.family, socket.SOCK_STREAM, uid, uid) as onward:
         onward.settimeout(TIMEOUT)
         transparent(onward)
         onward.setsockopt(socket.SOL_SOCKET, SO_MARK, MARK)
         onward.bind((client.getpeername()[0], 0))
-        onward.connect((loopback, APPLICATION))
+        onward.connect(client.getsockname()[:2])
         return onward.makefile("rb").readline()
 
 
@@ -96,11 +94,13 @@ def listen(name: str, places: list[str]) -> None:
         for place in places:
             kind, uid, rest = place.split(":", 2)
             address, _, port = rest.rpartition(":")
-            selector.register(listener(kind, int(uid), address, int(port)), selectors.EVENT_READ, (kind, int(port)))
+            selector.register(
+                listener(kind, int(uid), address, int(port)), selectors.EVENT_READ, (kind, int(uid), int(port))
+            )
         print("ready", flush=True)
         while True:
             for key, _ in selector.select():
-                server, (kind, port) = key.fileobj, key.data
+                server, (kind, uid, port) = key.fileobj, key.data
                 assert isinstance(server, socket.socket)
                 # A client that is gone, or an application that does not answer, is the client's to report.
                 with contextlib.suppress(OSError):
@@ -112,7 +112,7 @@ def listen(name: str, places: list[str]) -> None:
                     with connection:
                         local = connection.getsockname()
                         said = told(name, port, client[0], original(connection), f"{local[0]} {local[1]}")
-                        connection.sendall(relayed(connection) if kind == "relay" else said)
+                        connection.sendall(relayed(connection, uid) if kind == "relay" else said)
 
 
 def called(address: str, port: int, protocol: str, uid: int, gid: int, source: str, source_port: int) -> str:
