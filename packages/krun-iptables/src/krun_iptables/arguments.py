@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+TOOL = "krun-iptables"
+
 
 class WrongUse(Failure):
     """The command line is not one of ours."""
@@ -48,16 +50,22 @@ def flags(arguments: Sequence[str]) -> tuple[Given, ...]:
         elif word.startswith("-") and word != "-":
             found += _short(word, rest)
         else:
-            hint = f"a switch takes its value so: {found[-1].name}={word}" if found else "see 'krun-iptables --help'"
-            raise WrongUse(f"unexpected argument {word!r}", hint=hint)
+            raise WrongUse(f"unexpected argument {word!r}", hint=_meant(word, found))
     return tuple(found)
+
+
+def _meant(word: str, found: list[Given]) -> str:
+    """What to do about a word that is none of ours."""
+    if found and found[-1].text == "true" and word.lower() in ("true", "false"):
+        return f"a switch takes its value so: {found[-1].name}={word}"
+    return f"see '{TOOL} --help'"
 
 
 def _long(word: str, rest: list[str]) -> Given:
     name, equals, text = word.partition("=")
     option = BY_FLAG.get(name.removeprefix("--"))
     if option is None:
-        raise WrongUse(f"no such option: {shown(name)}", hint="see 'krun-iptables --help'")
+        raise WrongUse(f"no such option: {shown(name)}", hint=f"see '{TOOL} --help'")
     if not equals:
         text = "true" if option.is_switch else _next(name, rest)
     return Given(key=option.key, name=name, text=text, is_own=name != f"--{option.flag}")
@@ -72,7 +80,7 @@ def _short(word: str, rest: list[str]) -> list[Given]:
         option = BY_SHORT.get(letter)
         name = f"-{letter}"
         if option is None:
-            raise WrongUse(f"no such option: {shown(name)}", hint="see 'krun-iptables --help'")
+            raise WrongUse(f"no such option: {shown(name)}", hint=f"see '{TOOL} --help'")
         if letters.startswith("=") and len(letters) > 1:  # a lone one is a value, as pflag has it
             text, letters = letters[1:], ""
         elif option.is_switch:
@@ -90,5 +98,5 @@ def shown(word: str) -> str:
 
 def _next(name: str, rest: list[str]) -> str:
     if not rest:
-        raise WrongUse(f"{name} needs a value", hint="see 'krun-iptables --help'")
+        raise WrongUse(f"{name} needs a value", hint=f"see '{TOOL} --help'")
     return rest.pop(0)

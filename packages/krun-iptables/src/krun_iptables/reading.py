@@ -153,7 +153,7 @@ def _mark(given: Given, facts: Facts) -> dict[str, Any]:
 
 
 def _table(given: Given, facts: Facts) -> dict[str, Any]:
-    hint = f"a number from 1 to {LARGEST_NUMBER}, but for {TABLES_OF_THE_KERNEL}, which are the kernel's own"
+    hint = f"a number from 1 to {LARGEST_NUMBER}, but for 253, 254 and 255"
     found = values.number(given, given.text.strip(), most=LARGEST_NUMBER, what="routing table", hint=hint)
     if found in TABLES_OF_THE_KERNEL:
         raise wrong(given, "is a routing table of the kernel's own", hint=hint)

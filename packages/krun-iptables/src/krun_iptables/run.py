@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 from krun_iptables.arguments import WrongUse
 from krun_iptables.choice import Choice, choose, switch, wrong
 from krun_iptables.errors import Exit, Unreachable
 from krun_iptables.facts import Machine
 from krun_iptables.interfaces import usable
 from krun_iptables.lines import Lines
+from krun_iptables.output import write
 from krun_iptables.reading import settings
 from krun_iptables.rules import routes, rules
 from krun_iptables.values import one_of
@@ -39,21 +38,22 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     machine = Machine()
     decided = settings(choice, facts=machine, environ=environ)
     if choice.is_on("show_settings"):
-        _print(shown(decided))
+        write(shown(decided))
         return Exit.OK
-    _warn(decided, lines, has_network=not choice.is_istio or bool(usable(machine.addresses())))
     if decided.dry_run:
         _dry(decided)
-        return Exit.OK
-    if not decided.skip_rule_apply:
+    elif not decided.skip_rule_apply:
         _apply(decided, lines)
-    return _validate(decided) if decided.run_validation else Exit.OK
+    _warn(decided, lines, has_network=not choice.is_istio or bool(usable(machine.addresses())))
+    if decided.dry_run or not decided.run_validation:
+        return Exit.OK
+    return _validate(decided)
 
 
 def _warn(decided: Settings, lines: Lines, *, has_network: bool) -> None:
-    """Say what is left out, though it may have been meant."""
+    """Say what was left out, though it may have been meant."""
     if not has_network:
-        lines.warning("no interface has an address yet: there are no rules for IPv6")
+        lines.warning("no interface has an address yet: rules for IPv6 were left out")
     if decided.redirect_dns and not decided.captures_dns:
         lines.warning("DNS is not led to the agent: resolv.conf names no server, and --capture-all-dns is not given")
 
@@ -135,12 +135,7 @@ def _dry(decided: Settings) -> None:
                 file.write(wanted)
         except OSError as error:
             raise Unreachable(f"DRY_RUN_FILE_PATH: {decided.dry_run_file}: {error.strerror}") from None
-    _print(wanted)
-
-
-def _print(output: str) -> None:
-    sys.stdout.write(output)
-    sys.stdout.flush()
+    write(wanted)
 
 
 def _apply(decided: Settings, lines: Lines) -> None:
