@@ -130,3 +130,25 @@ def test_any_text_is_refused_well_or_means_what_it_means_to_istio(machines: Mach
         assert not differ, "\n\n".join(differ)
 
     same()
+
+
+def test_without_any_address_there_are_rules_of_ipv4_where_istio_has_none(machines: Machines) -> None:
+    place = machines(())
+    assert istio_iptables.ask(place, "-i", "*").status == 1
+    done = ours(place, Asked(flags=("-i", "*")))
+    assert done.returncode == 0
+    assert {key.split()[0] for key in istio_iptables.restored(done.stdout)} == {"4"}
+    assert "no interface has an address" in done.stderr
+
+
+def test_without_resolv_conf_dns_cannot_be_led_to_the_agent(machines: Machines) -> None:
+    place = machines((V4,))
+    unshare = components.program("unshare", package="util-linux")
+    alone = [unshare, "--mount", "sh", "-c", 'mount -t tmpfs none /etc && exec "$@"', "sh"]
+    flags = ["istio-iptables", "--dry-run", "--redirect-dns"]
+    assert place.run([*alone, str(istio_build.binary()), *flags], env={}).returncode == 1
+    done = place.run([*alone, components.command("krun-iptables"), *flags], env={})
+    assert done.returncode == MISCONFIGURED
+    assert not fault(done, "/etc/resolv.conf")
+    capture_all = place.run([*alone, components.command("krun-iptables"), *flags, "--capture-all-dns"], env={})
+    assert capture_all.returncode == 0, capture_all.stderr
