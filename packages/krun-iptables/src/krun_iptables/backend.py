@@ -7,12 +7,12 @@ use, else the nft kind, else the plain ``iptables``. Whether one is usable shows
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from krun_iptables import kernel_program as program
 from krun_iptables.errors import Denied, Unreachable
 from krun_iptables.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -57,13 +57,18 @@ class Backend(Record):
             raise Denied(failure.message, hint=program.PERMISSION_HINT) from None
 
 
+def base(family: Family) -> str:
+    """The plain name of a family's programs."""
+    return "iptables" if family == 4 else "ip6tables"
+
+
 def found(family: Family, *, kind: str = AUTO, is_legacy_used: bool = False) -> tuple[Backend, ...]:
     """Those in PATH, the best first, each once: the plain one is often another one under a second name.
 
     ``is_legacy_used``: the legacy kind has tables already, and is the one that others here use.
     """
-    base = "iptables" if family == 4 else "ip6tables"
-    kinds = {LEGACY: f"{base}-legacy", NFT: f"{base}-nft", PLAIN: base}
+    plain = base(family)
+    kinds = {LEGACY: f"{plain}-legacy", NFT: f"{plain}-nft", PLAIN: plain}
     # The last one is not Istio's: legacy alone, in an image that has no other name for it, or where nft is refused.
     order = [LEGACY] * is_legacy_used + [NFT, PLAIN, LEGACY] if kind == AUTO else [kind]
     backends: dict[str, Backend] = {}
@@ -83,7 +88,7 @@ def some(family: Family, *, kind: str = AUTO, is_legacy_used: bool = False) -> t
     """
     backends = found(family, kind=kind, is_legacy_used=is_legacy_used)
     if not backends:
-        base = "iptables" if family == 4 else "ip6tables"
-        names = f"{base}-restore" if kind == AUTO else f"{base}-{kind}-restore"
-        raise Denied(f"rules need {base}, and there is no {names} in PATH", hint="install iptables")
+        plain = base(family)
+        names = f"{plain}-restore" if kind == AUTO else f"{plain}-{kind}-restore"
+        raise Denied(f"rules need {plain}, and there is no {names} in PATH", hint="install iptables")
     return backends

@@ -7,7 +7,6 @@ another process does them (``kernel_worker``), and when one fails those before i
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
 from krun_iptables import backend as backends
 from krun_iptables import guard, kernel_before, kernel_state, kernel_worker, nft, nft_state, restore
@@ -17,6 +16,7 @@ from krun_iptables.kernel_change import ByIptables, ByNft
 from krun_iptables.kernel_place import alone
 from krun_iptables.kernel_program import PERMISSION_HINT
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from krun_iptables import backend as backends
 from krun_iptables import guard, kernel_state, kernel_undo, nft, nft_state, restore
 from krun_iptables import routes as routing
 from krun_iptables.errors import Denied, Failure
 from krun_iptables.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_iptables.backend import Backend
     from krun_iptables.kernel_state import Seen
@@ -41,9 +40,21 @@ class Before(Record):
 
 
 def look(seen: Seen) -> Before:
-    """Ask every kind of iptables that may hold something, and nft."""
+    """Ask every kind of iptables that may hold something, and nft.
+
+    Raises:
+        Denied: something of ours is there, and the program that could take it away is not.
+    """
     saved: dict[Backend, str] = {}
     refused: list[str] = []
+    for family in seen.nft or ():
+        if not any(one.kind != backends.LEGACY for one in backends.found(family)):
+            base = backends.base(family)
+            raise Denied(f"{base} has rules of ours, and there is no {base}-nft in PATH", hint="install iptables")
+    for family in seen.legacy:
+        if not any(one.kind != backends.NFT for one in backends.found(family)):
+            base = backends.base(family)
+            refused.append(f"{base} has legacy tables, and there is no {base}-legacy in PATH")
     for one in everywhere():
         if seen.may_hold(one):
             try:

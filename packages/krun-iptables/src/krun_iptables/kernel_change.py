@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from krun_iptables import backend as backends
 from krun_iptables import guard, kernel_program, kernel_state, nft, nft_state, restore
 from krun_iptables.errors import Denied
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 

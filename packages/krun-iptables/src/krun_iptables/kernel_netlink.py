@@ -10,8 +10,8 @@ import _socket as socket  # without selectors and enum, which take longer to loa
 import errno
 import os
 import struct
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 

@@ -6,11 +6,11 @@ import contextlib
 import errno
 import os
 import time
-from typing import TYPE_CHECKING
 
 from krun_iptables.errors import DeadlinePassed, Denied, Misconfigured
 from krun_iptables.kernel_program import LOCK_WAIT
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -32,7 +32,7 @@ def alone(*, namespace: str = "", cni: bool = False) -> Iterator[None]:
         DeadlinePassed: somebody else of us is at work, and has not ended.
     """
     if namespace:
-        _enter(namespace)
+        enter(namespace)
         if cni:
             os.environ["XTABLES_LOCKFILE"] = namespace
     try:
@@ -68,7 +68,12 @@ def _take(lock: int) -> None:
             return
 
 
-def _enter(path: str) -> None:
+def enter(path: str) -> None:
+    """Make that network namespace this process's own; once more is the same.
+
+    Raises:
+        Misconfigured, Denied: there is none, or it is not ours to enter.
+    """
     try:
         namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _socket as socket  # without selectors and enum, which take longer to load than all of this to run
-from typing import TYPE_CHECKING
 
 from krun_iptables import kernel_netlink as netlink
 from krun_iptables import nft
@@ -13,6 +12,7 @@ from krun_iptables.record import Record
 from krun_iptables.rule import CHAINS
 from krun_iptables.saved import is_text_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

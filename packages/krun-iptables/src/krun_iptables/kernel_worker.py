@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import marshal
 import os
-from typing import TYPE_CHECKING
 
 from krun_iptables import errors
 from krun_iptables.errors import Failure, Unreachable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

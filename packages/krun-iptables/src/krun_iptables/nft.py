@@ -7,10 +7,9 @@ and so are the words of a rule and their order.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from krun_iptables.rule import BUILT_IN, OUT, OUT_DNS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -120,9 +119,9 @@ def words(rule: Rule) -> tuple[str, ...]:
 def _matched(rule: Rule) -> Iterator[str]:
     match = rule.match
     if match.in_interface:
-        yield from ("iifname", match.in_interface)
+        yield from ("iifname", _name(match.in_interface))
     if match.out_interface:
-        yield from ("oifname", match.out_interface)
+        yield from ("oifname", _name(match.out_interface))
     if _says_protocol(rule):
         yield from ("meta", "l4proto", "tcp")
     if match.states:
@@ -178,13 +177,20 @@ def _owner(rule: Rule) -> Iterator[str]:
     if rule.table == "raw" and (match.uid or match.gid):
         yield "meta"  # which nft does not need
     if match.uid:
-        yield from ("skuid", match.uid)
+        yield from ("skuid", _name(match.uid))
     if match.not_uid:
-        yield from ("skuid", "!=", match.not_uid)
+        yield from ("skuid", "!=", _name(match.not_uid))
     if match.gid:
-        yield from ("skgid", match.gid)
+        yield from ("skgid", _name(match.gid))
     for gid in match.not_gids:
-        yield from ("skgid", "!=", gid)
+        yield from ("skgid", "!=", _name(gid))
+
+
+def _name(word: str) -> str:
+    """A number as it is; a name in quotes, as nft has words of its own. iptables' ``eth+`` is nft's ``eth*``."""
+    if word.isdecimal() or word == "lo":
+        return word
+    return f'"{word[:-1]}*"' if word.endswith("+") else f'"{word}"'
 
 
 def _verdict(rule: Rule) -> tuple[str, ...]:

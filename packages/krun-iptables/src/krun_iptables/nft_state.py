@@ -6,12 +6,12 @@ A listing that is not understood counts as different: then all of ours is replac
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING
 
 from krun_iptables import kernel_program, nft
 from krun_iptables.errors import Denied
 from krun_iptables.kernel_state import standing
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 

@@ -18,12 +18,12 @@ import errno
 import struct
 import sys
 from _socket import AF_INET, AF_INET6
-from typing import TYPE_CHECKING
 
 from krun_iptables import kernel_netlink as netlink
 from krun_iptables.errors import Denied, Unreachable
 from krun_iptables.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
