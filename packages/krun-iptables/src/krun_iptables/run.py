@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from krun_iptables.arguments import WrongUse
-from krun_iptables.choice import Choice, choose, switch, wrong
+from krun_iptables.choice import Choice, choose, wrong
 from krun_iptables.errors import Exit, Unreachable
 from krun_iptables.facts import Machine
 from krun_iptables.interfaces import usable
@@ -33,6 +33,11 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     asked = [choice.given[key].name for key in ALONE if choice.is_on(key)]
     if len(asked) > 1:
         raise WrongUse(f"{', '.join(asked)}: give one of them", hint="each of them changes nothing, or removes")
+    if place := choice.text("network_namespace"):
+        from krun_iptables import kernel_place
+
+        # First: whether IPv6 is on, and all that follows, is that namespace's matter.
+        kernel_place.enter(place)
     if choice.is_on("remove") or choice.is_on("cleanup_only"):
         return _remove(choice, lines)
     machine = Machine()
@@ -90,11 +95,10 @@ def _istio_level(choice: Choice) -> str:
 def _remove(choice: Choice, lines: Lines) -> int:
     from krun_iptables import kernel
 
-    skip = choice.given.get("skip_rule_apply")
-    if skip and switch(skip):
+    if choice.is_on("skip_rule_apply"):
         return Exit.OK
     what, source = kernel.remove(kind=_kind(choice), namespace=choice.text("network_namespace"))
-    lines.info(f"rules {what}", source=source)
+    lines.info(f"rules {what}", **({"source": source} if source else {}))
     return Exit.OK
 
 
