@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from krun_launch.errors import Denied, Misconfigured
 from krun_launch.facts import Facts
-from krun_launch.interception import choose, quoted, rules_wanted
+from krun_launch.interception import NOT_SERVED, choose, quoted, rules_wanted
 
 USER = Facts(envoy="/opt/envoy")
 ROOT = replace(USER, uid=0, cannot_switch="", cannot_capture="")
@@ -88,7 +88,7 @@ def test_a_word_that_is_none_is_wrong_usage(env: dict[str, str]) -> None:
 )
 def test_rules_always_lead_names_of_the_mesh_to_envoy_and_know_who_envoy_is(given: str, ranges: str) -> None:
     wanted = rules_wanted({"OUTBOUND_IP_RANGES_INCLUDE": given, "PROXY_UID": "7"}, facts=ROOT)
-    assert wanted == {"OUTBOUND_IP_RANGES_INCLUDE": ranges, "PROXY_UID": "1337", "PROXY_GID": "1337"}
+    assert wanted == {"OUTBOUND_IP_RANGES_INCLUDE": ranges, "PROXY_UID": "1337", "PROXY_GID": "1337", **NOT_SERVED}
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,9 @@ READS = frozenset(
 )
 SETS = frozenset(
     {
+        "ISTIO_DUAL_STACK",
+        "ISTIO_INBOUND_INTERCEPTION_MODE",
+        "ISTIO_META_DNS_CAPTURE",
         "KRUN_APP_PROTOCOL",
         "KRUN_INIT_FD",
         "KRUN_NOTIFY_FD",

@@ -17,6 +17,12 @@ WHITEBOX = "whitebox"
 ARRIVES = "127.0.0.1"  # where the kernel leads what it redirects on its way out
 
 RANGES = "OUTBOUND_IP_RANGES_INCLUDE"
+# What Envoy of a static mesh has no listener for, whoever asks for it: by the names that win over their twins.
+NOT_SERVED = {
+    "ISTIO_META_DNS_CAPTURE": "false",
+    "ISTIO_INBOUND_INTERCEPTION_MODE": "REDIRECT",
+    "ISTIO_DUAL_STACK": "false",
+}
 HINT = "krun-iptables needs root and NET_ADMIN (docker run --cap-add NET_ADMIN); `krun` runs it"
 
 
@@ -73,7 +79,7 @@ def rules_wanted(env: Mapping[str, str], *, facts: Facts) -> dict[str, str]:
     if ranges != "*":
         # Names of the mesh are answered with an address of ours, whatever else is intercepted.
         ranges = ",".join(dict.fromkeys([*filter(None, (word.strip() for word in ranges.split(","))), VIRTUAL_RANGE]))
-    return {RANGES: ranges, "PROXY_UID": str(PROXY), "PROXY_GID": str(PROXY)}
+    return {RANGES: ranges, "PROXY_UID": str(PROXY), "PROXY_GID": str(PROXY), **NOT_SERVED}
 
 
 def quoted(value: str) -> str:
