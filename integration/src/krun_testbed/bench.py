@@ -255,10 +255,11 @@ def main(count: int) -> None:
     click.echo(table(rounds(commands(), count=count), peer=BARE))
     click.echo("\nModules loaded by --version:")
     click.echo(imports())
-    from krun_testbed import bench_containers, bench_discover, bench_public  # late: they take their tools from here
+    from krun_testbed import bench_containers, bench_discover, bench_iptables, bench_public  # late: they take their tools from here
 
     click.echo(f"\nDiscovery in a real Kubernetes API:\n{bench_discover.report(count)}")
 
+    click.echo(f"\nInterception rules, applied:\n{bench_iptables.report(count)}")
     click.echo(f"\nPublic requests through hboned:\n{bench_public.report(min(count, 5))}")
 
     click.echo(f"\nContainers, from docker run to the first answer:\n{bench_containers.report(count)}")
