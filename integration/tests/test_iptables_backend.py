@@ -17,6 +17,7 @@ pytestmark = pytest.mark.netns
 
 KINDS = ("legacy", "nft")
 BASES = ("iptables", "ip6tables")
+OTHERS_RULE = ("-p", "255", "-m", "comment", "--comment", "OTHER", "-j", "RETURN")
 # What they say on gVisor, each by the end of its name: iptables 1.8.9 and nft 1.0.6.
 ELSEWHERE = """\
 #!/bin/sh
@@ -113,7 +114,7 @@ def test_nft_is_taken_where_nothing_is_there_yet(bare: Namespace, image: Image) 
 
 def test_legacy_is_taken_where_it_has_rules(bare: Namespace, image: Image) -> None:
     for base in BASES:
-        bare.must(f"{base}-legacy", "-A", "INPUT", "-p", "255", "-j", "RETURN")
+        bare.must(f"{base}-legacy", "-A", "INPUT", *OTHERS_RULE)
     assert taken(whole(image), bare) == of("legacy")
 
 
@@ -125,7 +126,7 @@ def test_a_legacy_table_without_rules_counts_as_it_does_for_istio(bare: Namespac
 
 def test_legacy_that_has_rules_is_no_way_where_its_programs_are_not_there(bare: Namespace, image: Image) -> None:
     for base in BASES:
-        bare.must(f"{base}-legacy", "-A", "INPUT", "-p", "255", "-j", "RETURN")
+        bare.must(f"{base}-legacy", "-A", "INPUT", *OTHERS_RULE)
     assert taken(image.iptables("nft", name="-nft"), bare) == of("nft")
 
 
@@ -148,7 +149,7 @@ def test_a_kind_that_the_kernel_refuses_is_passed_over(bare: Namespace, image: I
 def test_a_kind_that_is_named_is_taken_whatever_is_there(bare: Namespace, image: Image, kind: str) -> None:
     other = KINDS[1 - KINDS.index(kind)]
     for base in BASES:
-        bare.must(f"{base}-{other}", "-A", "INPUT", "-p", "255", "-j", "RETURN")
+        bare.must(f"{base}-{other}", "-A", "INPUT", *OTHERS_RULE)
     assert taken(whole(image), bare, "--force-iptables-binary", kind) == of(kind)
 
 
@@ -190,7 +191,14 @@ IDS = ["auto", *WAYS, "remove"]
 
 @pytest.mark.parametrize("arguments", ASKED, ids=IDS)
 def test_without_any_program_it_is_not_permitted(bare: Namespace, image: Image, arguments: list[str]) -> None:
+    done = bare.run(components.command("krun-iptables"), "istio-iptables", *SETTINGS["dns"])
+    assert done.returncode == 0, done.stderr
     refused(image, bare, "istio-iptables", *arguments)
+
+
+def test_nothing_is_removed_where_nothing_is_though_there_is_no_program(bare: Namespace, image: Image) -> None:
+    done = image.run(bare, "--remove")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 @pytest.mark.parametrize("arguments", ASKED, ids=IDS)

@@ -62,7 +62,7 @@ LOOK = "; ".join(
 CHAIN = re.compile(r":(\S+) (\S+) \[\d+:\d+\]")
 COUNTERS = re.compile(r"\[\d+:\d+\] |(?<=counter )packets \d+ bytes \d+ | # handle \d+")
 TPROXY_ROUTE = re.compile(r"fwmark 0x(?!7 )|^local default dev lo table (?!77 )| ::6/128 ")
-ENVOYS_ROUTE = re.compile(r"^(local )?::6 ")  # which the kernel adds to an address
+BY_ADDRESS = re.compile(r" proto kernel ")  # routes that the kernel adds to an address, and late
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ def held(where: Namespace) -> Held:
         name, _, text = part.partition("\n")
         if name == "routes":
             for line in text.splitlines():
-                if not ENVOYS_ROUTE.match(line):
+                if not BY_ADDRESS.search(line):
                     (routes if TPROXY_ROUTE.search(line) else others).append(line)
             continue
         split = _native(text) if name == "native" else _saved(text)
