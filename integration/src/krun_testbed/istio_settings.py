@@ -61,7 +61,9 @@ networks_6 = st.one_of(
 networks = st.one_of(networks_4, networks_4, networks_6)
 every = st.just("*")
 interfaces = st.one_of(st.just(""), listed(st.sampled_from(INTERFACES), most=3))
-numbers = st.integers(1, 2**31 - 1).filter(lambda number: number != 1338).map(str)
+# 1338 marks other packets of Istio's; the tables are the kernel's own, which only Istio takes.
+marks = st.integers(1, 2**31 - 1).filter(lambda number: number != 1338).map(str)
+tables = st.integers(1, 2**31 - 1).filter(lambda number: number not in (253, 254, 255)).map(str)
 loopbacks = st.builds(
     lambda host, bits: f"127.{host >> 16}.{host >> 8 & 255}.{host & 255}/{bits}",
     st.integers(0, 2**24 - 1),
@@ -83,8 +85,8 @@ SETTINGS = (
     _one("istio-outbound-ports", "q", st.one_of(st.just(""), listed(ports))),
     _one("istio-local-outbound-ports-exclude", "o", st.one_of(st.just(""), listed(ports))),
     _one("kube-virt-interfaces", "k", interfaces),
-    _one("istio-inbound-tproxy-mark", "t", numbers),
-    _one("istio-inbound-tproxy-route-table", "r", numbers),
+    _one("istio-inbound-tproxy-mark", "t", marks),
+    _one("istio-inbound-tproxy-route-table", "r", tables),
     _one("iptables-probe-port", "", ports),
     _one("probe-timeout", "", st.sampled_from(["5s", "500ms", "1m30s"])),
     _one("force-iptables-binary", "", st.sampled_from(["", "legacy", "nft"])),
