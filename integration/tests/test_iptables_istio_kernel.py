@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from krun_testbed import components, istio_iptables, istio_settings, kernel_rules
+from krun_testbed import components, istio_iptables, istio_refusals, istio_settings, kernel_rules
 from krun_testbed.istio_iptables import V4, V6, Machine
 from krun_testbed.istio_named import NAMED, Asked
 from krun_testbed.namespaces import Namespace
@@ -37,11 +38,14 @@ class Pair:
         self.theirs.resolv(text)
 
     def apply(self, asked: Asked) -> dict[str, list[str]]:
-        """By our command, on our machine."""
-        argv = [components.command("krun-iptables"), "istio-iptables", *asked.flags, *kernel_rules.WAYS[self.way]]
-        done = self.ours.run(argv, env={**asked.env, "KRUN_LOG_FORMAT": "text"})
+        """By our command, on our machine: what is there then."""
+        done = self.run(asked)
         assert done.returncode == 0, f"{asked}: {done.stderr}"
         return rules(self.ours)
+
+    def run(self, asked: Asked) -> subprocess.CompletedProcess[str]:
+        argv = [components.command("krun-iptables"), "istio-iptables", *asked.flags, *kernel_rules.WAYS[self.way]]
+        return self.ours.run(argv, env={**asked.env, "KRUN_LOG_FORMAT": "text"})
 
     def expect(self, asked: Asked) -> dict[str, list[str]]:
         """Istio's text, taken by the kernel of the other machine, which then is empty again."""
@@ -129,3 +133,31 @@ def test_any_settings_are_in_the_kernel_as_istio_has_them_over_any_others(pair: 
         check(pair, several)
 
     same()
+
+
+def test_names_that_mean_something_to_iptables_or_nft_are_names(pair: Pair) -> None:
+    add_groups(pair)
+    names = "eth0:1,veth+,log,tcp,1eth,a@b,a~b,a=b,a%b"
+    done = pair.run(Asked(flags=("-i", "*", "-c", names, "-k", names), env={"ISTIO_OUTBOUND_OWNER_GROUPS": "log,a@b"}))
+    assert done.returncode == 0, done.stderr
+    pair.remove()
+    assert rules(pair.ours) == {}
+
+
+def add_groups(pair: Pair) -> None:
+    """One is a word of nft's, the other none that it takes without quotes."""
+    (pair.ours.folder / "group").write_text(f"{istio_iptables.GROUP}log:x:606:\na@b:x:607:\n", encoding="utf-8")
+
+
+def test_any_text_that_is_taken_makes_rules_that_the_kernel_takes(pair: Pair) -> None:
+    add_groups(pair)
+
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(istio_refusals.any_asked())
+    def taken(several: list[Asked]) -> None:
+        for asked in several:
+            done = pair.run(asked)
+            assert done.returncode in (0, 2, 78), f"{asked}: {done.stderr}"
+
+    taken()
+    pair.remove()

@@ -22,7 +22,8 @@ Machines = Callable[[tuple[str, ...]], Machine]
 VERSIONS = istio_build.VERSIONS if IS_LONG else (istio_build.NEWEST,)
 USAGE, MISCONFIGURED = 2, 78
 # Each is of some four settings: hundreds, or thousands.
-EXAMPLES = 600 if IS_LONG else 30
+EXAMPLES = 300 if IS_LONG else 15
+KINDS = {"iptables": (), "nftables": ("--native-nftables",)}
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +98,9 @@ def test_a_word_that_istio_passes_over_is_refused(machines: Machines, words: tup
     assert done.returncode == USAGE
 
 
-def compare(place: Machine, asked: Asked) -> str:
+def compare(place: Machine, asked: Asked, *, kind: str) -> str:
     """Nothing when we refuse it well, or when we take it and Istio decides the same."""
-    done = ours(place, asked)
+    done = ours(place, asked, *KINDS[kind])
     if done.returncode != 0:
         # The line names one of the flags or variables, whichever was read first.
         names = [*(flag.partition("=")[0] for flag in asked.flags), *asked.env]
@@ -107,10 +108,11 @@ def compare(place: Machine, asked: Asked) -> str:
         return "" if "" in faults else f"{asked}\n{faults}"
     if has_blanks(asked):
         return ""
-    theirs = istio_iptables.ask(place, *asked.flags, env=asked.env)
+    theirs = istio_iptables.ask(place, *asked.flags, *KINDS[kind], env=asked.env)
     if theirs.status != 0:
         return f"{asked}\nIstio refuses, and we do not: {theirs.said}"
-    expected, got = istio_iptables.restored(theirs.text), istio_iptables.restored(done.stdout)
+    read = istio_iptables.restored if kind == "iptables" else istio_iptables.listed
+    expected, got = read(theirs.text), read(done.stdout)
     return "" if got == expected else f"{asked}\nIstio: {expected}\nwe: {got}"
 
 
@@ -119,14 +121,15 @@ def has_blanks(asked: Asked) -> bool:
     return any(sign.isspace() for text in (*asked.flags, *asked.env.values()) for sign in text)
 
 
-def test_any_text_is_refused_well_or_means_what_it_means_to_istio(machines: Machines) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_text_is_refused_well_or_means_what_it_means_to_istio(machines: Machines, kind: str) -> None:
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
     @given(istio_refusals.any_asked())
     def same(several: list[Asked]) -> None:
         place = machines(several[0].addresses)
         place.resolv(several[0].resolv)
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            differ = [text for text in pool.map(lambda asked: compare(place, asked), several) if text]
+            differ = [text for text in pool.map(lambda asked: compare(place, asked, kind=kind), several) if text]
         assert not differ, "\n\n".join(differ)
 
     same()

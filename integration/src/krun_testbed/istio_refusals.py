@@ -133,6 +133,7 @@ PASSED_OVER: Mapping[tuple[str, ...], str] = {
 _SIGNS = st.sampled_from(list("0123456789abf.,:/*-+%= x\t\né😀_"))
 _PIECES = st.sampled_from(
     ["80", "15001", "0", "65536", "10.0.0.0/8", "127.0.0.1/32", "2001:db8::/32", "::1/128", "*", "java", "root", "eth0"]
+    + ["eth0:1", "veth+", "log", "1eth", "a@b", "a~b", "lo"]
     + ["TPROXY", "true", "false", "legacy", "nft", "5s", ",", ",,", " ", "-", "--", "", "ISTIO_OUTPUT", '"', "'", "\\"]
 )
 texts = st.lists(st.one_of(_PIECES, _PIECES, _SIGNS), max_size=4).map("".join)
