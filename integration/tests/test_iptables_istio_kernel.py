@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from krun_testbed import components, istio_iptables, istio_refusals, istio_settings, kernel_rules
+from krun_testbed import components, istio_build, istio_iptables, istio_refusals, istio_settings, kernel_rules
 from krun_testbed.istio_iptables import V4, V6, Machine
 from krun_testbed.istio_named import NAMED, Asked
 from krun_testbed.namespaces import Namespace
@@ -21,6 +21,12 @@ pytestmark = [pytest.mark.istio, pytest.mark.timeout(3600 if IS_LONG else 900)]
 
 EXAMPLES = 200 if IS_LONG else 6
 TABLES = ("raw", "mangle", "nat", "filter")
+ROUTED = (
+    ("-m", "TPROXY", "-b", "*", "-t", "77", "-r", "99", "--dual-stack"),
+    ("-m", "TPROXY", "-b", "80"),
+    ("-m", "TPROXY"),
+    ("-b", "*", "--dual-stack"),
+)
 # Those that have most kinds of rules between them.
 SOME = ("tproxy", "dns-uid-gid", "ipv6-ipnets", "outbound-owner-groups", "drop-invalid", "kube-virt-interfaces")
 
@@ -102,12 +108,17 @@ def rules(place: Machine) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module", params=kernel_rules.WAYS)
-def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+def way(request: pytest.FixtureRequest) -> str:
     if os.geteuid() != 0:
         pytest.skip("rules name users that only root can be: run the tests as root")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def pair(way: str) -> Iterator[Pair]:
     with ExitStack() as running:
         ours, theirs = (running.enter_context(istio_iptables.machine(V4, V6)) for _ in range(2))
-        yield Pair(ours, theirs, way=request.param)
+        yield Pair(ours, theirs, way=way)
 
 
 def check(pair: Pair, several: list[Asked]) -> None:
@@ -133,6 +144,20 @@ def test_any_settings_are_in_the_kernel_as_istio_has_them_over_any_others(pair: 
         check(pair, several)
 
     same()
+
+
+@pytest.mark.parametrize("words", ROUTED, ids=" ".join)
+def test_routes_are_those_that_istio_makes(way: str, words: tuple[str, ...]) -> None:
+    """Both programs run for real; ours marks its routes as its own."""
+    found = []
+    for program in (str(istio_build.binary()), components.command("krun-iptables")):
+        with istio_iptables.machine(V4, V6) as place:
+            argv = [program, "istio-iptables", *words, *kernel_rules.WAYS[way]]
+            done = place.run(argv, env={"KRUN_LOG_FORMAT": "text"})
+            assert done.returncode == 0, done.stderr
+            found.append(kernel_rules.held(Namespace(pid=place.pid)).routes)
+    istio, ours = found
+    assert ours.replace(" proto 133", "") == istio
 
 
 def test_names_that_mean_something_to_iptables_or_nft_are_names(pair: Pair) -> None:
