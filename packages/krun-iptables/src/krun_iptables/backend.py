@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from krun_iptables.rule import Family
 
-AUTO, LEGACY, NFT, PLAIN = "auto", "legacy", "nft", "plain"
+AUTO, LEGACY, NFT = "auto", "legacy", "nft"
 # A rule that matches nothing, made and taken away in one transaction: it is never left behind.
 PROBE = "*nat\n-A INPUT -p 255 -j RETURN\n-D INPUT -p 255 -j RETURN\nCOMMIT\n"
 
@@ -26,7 +26,7 @@ PROBE = "*nat\n-A INPUT -p 255 -j RETURN\n-D INPUT -p 255 -j RETURN\nCOMMIT\n"
 class Backend(Record):
     """One kind of iptables for one family: the paths of its two programs."""
 
-    kind: str  # legacy, nft, or plain: one of these two under the name that has none
+    kind: str  # legacy or nft, also where the programs' name does not say it
     family: Family
     save: str
     restore: str
@@ -63,21 +63,39 @@ def base(family: Family) -> str:
 
 
 def found(family: Family, *, kind: str = AUTO, is_legacy_used: bool = False) -> tuple[Backend, ...]:
-    """Those in PATH, the best first, each once: the plain one is often another one under a second name.
+    """Those in PATH, the best first, one of a kind.
 
-    ``is_legacy_used``: the legacy kind has tables already, and is the one that others here use.
+    ``is_legacy_used``: the legacy kind has tables already, and is the one that others here use. Where a kind is asked
+    for, the programs have it in their name.
     """
-    plain = base(family)
-    kinds = {LEGACY: f"{plain}-legacy", NFT: f"{plain}-nft", PLAIN: plain}
-    # The last one is not Istio's: legacy alone, in an image that has no other name for it, or where nft is refused.
-    order = [LEGACY] * is_legacy_used + [NFT, PLAIN, LEGACY] if kind == AUTO else [kind]
-    backends: dict[str, Backend] = {}
-    for one in order:
-        save, restore = (program.find(f"{kinds[one]}-{what}") for what in ("save", "restore"))
-        if save and restore:
-            backend = Backend(kind=one, family=family, save=save, restore=restore)
-            backends.setdefault(os.path.realpath(restore), backend)
-    return tuple(backends.values())
+    named = {one: backend for one in (NFT, LEGACY) if (backend := _named(family, kind=one))}
+    if kind != AUTO:
+        return (named[kind],) if kind in named else ()
+    plain = _plain(family, known=[*named.values()]) if len(named) < 2 else None
+    if plain and plain.kind not in named:
+        named[plain.kind] = plain
+    # Legacy last is not Istio's, unless it is the plain one: in an image that has no other, or where nft is refused.
+    order = (LEGACY, NFT) if is_legacy_used else (NFT, LEGACY)
+    return tuple(named[one] for one in order if one in named)
+
+
+def _named(family: Family, *, kind: str) -> Backend | None:
+    return _programs(f"{base(family)}-{kind}", family=family, kind=kind)
+
+
+def _plain(family: Family, *, known: Sequence[Backend]) -> Backend | None:
+    """The one without a kind in its name, which is of one nevertheless; None when it is one that is known."""
+    backend = _programs(base(family), family=family, kind=LEGACY)
+    if backend is None or os.path.realpath(backend.restore) in [os.path.realpath(one.restore) for one in known]:
+        return None
+    # Two that show the same rules must not be taken for two. One too old to know the flag is legacy, says Istio.
+    is_nft = "nf_tables" in program.run([backend.save, "--version"]).said
+    return backend.but(kind=NFT) if is_nft else backend
+
+
+def _programs(name: str, *, family: Family, kind: str) -> Backend | None:
+    save, restore = (program.find(f"{name}-{what}") for what in ("save", "restore"))
+    return Backend(kind=kind, family=family, save=save, restore=restore) if save and restore else None
 
 
 def some(family: Family, *, kind: str = AUTO, is_legacy_used: bool = False) -> tuple[Backend, ...]:

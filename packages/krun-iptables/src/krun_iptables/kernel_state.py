@@ -6,7 +6,7 @@ import _socket as socket  # without selectors and enum, which take longer to loa
 
 from krun_iptables import kernel_netlink as netlink
 from krun_iptables import nft
-from krun_iptables.backend import LEGACY, NFT
+from krun_iptables.backend import NFT
 from krun_iptables.guard import CHAIN as GUARD
 from krun_iptables.record import Record
 from krun_iptables.rule import CHAINS
@@ -38,7 +38,7 @@ class Seen(Record):
         """Whether something of ours may be there; when not, there is nothing."""
         in_nft = self.nft is None or backend.family in self.nft
         in_legacy = backend.family in self.legacy
-        return {NFT: in_nft, LEGACY: in_legacy}.get(backend.kind, in_nft or in_legacy)
+        return in_nft if backend.kind == NFT else in_legacy
 
     def is_legacy_used(self, family: Family) -> bool:
         """Whether the legacy kind comes first: its tables are in use, and ours does not stand in the nft kind."""
