@@ -82,8 +82,8 @@ def _own(found: Mapping[str, Any], choice: Choice, *, facts: Facts) -> dict[str,
             hint = f"leave out what lies in {loopback}: parts of one workload talk there"
             raise wrong(given, "is loopback, which is never intercepted", hint=hint, entry=str(network))
     never = _once((*found.get("inbound_exclude_ports", ()), *ALWAYS_EXCLUDED_INBOUND))
-    # krun's Envoy listens on IPv4; IPv6 is led to one where it is asked for.
-    wants_6 = found.get("dual_stack", False) or any(network.version == 6 for network in ranges)
+    # krun's Envoy listens on IPv4; IPv6 is led to one where it is asked for, and a range of it is not refused.
+    wants_6 = found.get("dual_stack", any(network.version == 6 for network in ranges))
     return {
         "loopback": loopback,
         "inbound_is_optional": True,

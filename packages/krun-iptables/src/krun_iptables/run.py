@@ -98,7 +98,10 @@ def _remove(choice: Choice, lines: Lines) -> int:
     if choice.is_on("skip_rule_apply"):
         return Exit.OK
     what, source = kernel.remove(kind=_kind(choice), namespace=choice.text("network_namespace"))
-    lines.info(f"rules {what}", **({"source": source} if source else {}))
+    if source:
+        lines.info(f"rules {what}", source=source)
+    else:
+        lines.info(f"rules {what}")
     return Exit.OK
 
 
