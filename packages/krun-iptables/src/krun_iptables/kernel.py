@@ -84,12 +84,12 @@ def remove(*, kind: str = backends.AUTO, namespace: str = "") -> tuple[str, str]
         holders = [one for one in before.holders if kind in (backends.AUTO, one.kind)]
 
         def work() -> tuple[str, str]:
-            # The routes go first: the mark that they are known by stands in the rules.
-            removed = routing.remove(before.routes)
             if before.native and kind == backends.AUTO:
                 nft_state.put(nft.clear(nft.TABLES))
             for one in holders:
                 one.put(restore.remove(before.state(one)) + guard.down(before.saved[one]))
+            # Last: rules without them would lead packets into nothing.
+            removed = routing.remove(before.routes)
             names = [*(["nft"] if before.native else []), *(one.name for one in holders)]
             return "removed" if names or removed else "not there", " ".join(names)
 

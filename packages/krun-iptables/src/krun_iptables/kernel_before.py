@@ -85,4 +85,4 @@ def bring_back(before: Before) -> None:
         one.put(kernel_undo.text(before.saved.get(one, ""), now=now))
     if nft_state.listing(kernel_state.seen().native) != before.native:
         nft_state.put(nft.clear(nft.TABLES) + before.native)
-    routing.remove(routing.standing(), kept=before.routes)
+    routing.bring_back(before.routes)

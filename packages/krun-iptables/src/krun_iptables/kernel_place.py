@@ -24,7 +24,7 @@ def alone(*, namespace: str = "", cni: bool = False) -> Iterator[None]:
     """In the network namespace of that path, if one is given, and with nobody else of us at work in it.
 
     This process stays in the namespace. The lock is the namespace itself, so that no file has to be agreed on; programs
-    that are started hold it too, should they outlive us. ``cni``: iptables' own lock is the namespace as well, not the
+    that are started hold it too, should they outlive us. ``cni``: iptables does not wait for its own lock, which is the
     machine's.
 
     Raises:
@@ -34,7 +34,8 @@ def alone(*, namespace: str = "", cni: bool = False) -> Iterator[None]:
     if namespace:
         enter(namespace)
         if cni:
-            os.environ["XTABLES_LOCKFILE"] = namespace
+            # Istio's lock there is the file that names the namespace: the one that we hold. A file that nobody else has.
+            os.environ["XTABLES_LOCKFILE"] = f"/proc/self/fd/{os.memfd_create('lock', 0)}"
     try:
         lock = os.open(HERE, os.O_RDONLY)
     except OSError:
@@ -68,8 +69,8 @@ def _take(lock: int) -> None:
             return
 
 
-def enter(path: str) -> None:
-    """Make that network namespace this process's own; once more is the same.
+def enter(path: str, *, name: str = "--network-namespace") -> None:
+    """Make that network namespace this process's own; once more is the same. ``name``: whose value the path is.
 
     Raises:
         Misconfigured, Denied: there is none, or it is not ours to enter.
@@ -81,7 +82,7 @@ def enter(path: str) -> None:
         finally:
             os.close(namespace)
     except OSError as error:
-        text = f"--network-namespace: {path!r}: {error.strerror}"
+        text = f"{name}: {path!r}: {error.strerror}"
         if error.errno in (errno.EPERM, errno.EACCES):
             raise Denied(text, hint="entering a namespace takes SYS_ADMIN") from None
         raise Misconfigured(text, hint="a path as /proc/PID/ns/net or /run/netns/NAME") from None

@@ -64,7 +64,7 @@ class Found(Record):
     family: int
     mark: int
     table: int
-    priority: int
+    priority: int = 0  # of a new one the kernel chooses it
 
 
 class Standing(Record):
@@ -81,17 +81,39 @@ def add(routes: Routes) -> None:
         Denied, Unreachable: the kernel will not have it; what was set before stays, and does nothing without rules.
     """
     if routes.ipv6:
-        with _refusals(f"address {ENVOY}/128 on lo", unless=(errno.EEXIST,)):
-            netlink.tell(NEW_ADDRESS, _address(), flags=netlink.ADD)
+        _add_address()
     if routes.mark is None:
         return
     for family in (AF_INET, AF_INET6) if routes.ipv6 else (AF_INET,):
-        with _refusals(f"route of table {routes.table}", unless=(errno.EEXIST,)):
-            netlink.tell(NEW_ROUTE, _route(family, routes.table, protocol=OURS, scope=HOST), flags=netlink.ADD)
         # Rules that differ in their place only are not the same to the kernel: it would take another one each time.
-        if not any((found.mark, found.table) == (routes.mark, routes.table) for found in _found(family, {routes.mark})):
-            with _refusals(f"rule fwmark {routes.mark} lookup {routes.table}", unless=(errno.EEXIST,)):
-                netlink.tell(NEW_RULE, _rule(family, routes.mark, routes.table), flags=netlink.ADD)
+        there = {(found.mark, found.table) for found in _found(family, {routes.mark})}
+        _add_rule(
+            Found(family=family, mark=routes.mark, table=routes.table), is_there=(routes.mark, routes.table) in there
+        )
+
+
+def bring_back(was: Standing) -> None:
+    """Leave what was there before. Raises Denied or Unreachable when the kernel will not have it."""
+    there = standing(marks={rule.mark for rule in was.rules})
+    remove(there, kept=was)
+    for rule in was.rules:
+        _add_rule(rule, is_there=rule in there.rules)
+    if was.address and not there.address:
+        _add_address()
+
+
+def _add_address() -> None:
+    with _refusals(f"address {ENVOY}/128 on lo", unless=(errno.EEXIST,)):
+        netlink.tell(NEW_ADDRESS, _address(), flags=netlink.ADD)
+
+
+def _add_rule(rule: Found, *, is_there: bool) -> None:
+    with _refusals(f"route of table {rule.table}", unless=(errno.EEXIST,)):
+        netlink.tell(NEW_ROUTE, _route(rule.family, rule.table, protocol=OURS, scope=HOST), flags=netlink.ADD)
+    if not is_there:
+        with _refusals(f"rule fwmark {rule.mark} lookup {rule.table}", unless=(errno.EEXIST,)):
+            message = _rule(rule.family, rule.mark, rule.table, priority=rule.priority, protocol=OURS)
+            netlink.tell(NEW_RULE, message, flags=netlink.ADD)
 
 
 def standing(*, marks: Collection[int] = ()) -> Standing:
@@ -194,9 +216,10 @@ def _route(family: int, table: int, *, protocol: int = 0, scope: int = NOWHERE) 
     return header + netlink.pack({ROUTE_DEVICE: _number(_loopback()), ROUTE_TABLE: _number(table)})
 
 
-def _rule(family: int, mark: int, table: int, *, priority: int = 0) -> bytes:
+def _rule(family: int, mark: int, table: int, *, priority: int = 0, protocol: int = 0) -> bytes:
     attributes = {RULE_MARK: _number(mark), RULE_TABLE: _number(table)}
-    attributes |= {RULE_PRIORITY: _number(priority)} if priority else {RULE_PROTOCOL: bytes([OURS])}
+    attributes |= {RULE_PRIORITY: _number(priority)} if priority else {}
+    attributes |= {RULE_PROTOCOL: bytes([protocol])} if protocol else {}
     return RULE.pack(family, 0, 0, 0, _small(table), 0, 0, TO_TABLE, 0) + netlink.pack(attributes)
 
 
