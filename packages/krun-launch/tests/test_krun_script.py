@@ -193,6 +193,16 @@ def test_what_krun_iptables_could_do_is_told_to_krun_launch(
     assert (done.returncode, done.stdout) == (0, f"told 240.240.0.0/16\nlaunched {word} clean\n")
 
 
+@pytest.mark.parametrize("shell", sorted(SHELLS))
+def test_words_that_may_be_the_applications_own_do_not_turn_interception_off(capturing: Image, shell: str) -> None:
+    names = {"DRY_RUN": "1", "PROBE_TIMEOUT": "10", "CLEANUP_ONLY": "true", "SKIP_RULE_APPLY": "true"}
+    capturing.stand_in(
+        "krun-iptables", 'env | grep -E "^(DRY_RUN|PROBE_TIMEOUT|CLEANUP_ONLY|SKIP_RULE_APPLY)="; exit 0'
+    )
+    done = capturing.run("app", shell=SHELLS[shell], KRUN_MODE="captured", **names)
+    assert (done.returncode, done.stdout) == (0, "launched redirect clean\n")
+
+
 @pytest.mark.parametrize("status", [1, 69, 70, 78, 126])
 def test_any_other_status_of_krun_iptables_ends_the_start_with_it(capturing: Image, status: int) -> None:
     capturing.stand_in("krun-iptables", f"exit {status}")
