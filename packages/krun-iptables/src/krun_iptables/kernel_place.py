@@ -34,7 +34,7 @@ def alone(*, namespace: str = "", cni: bool = False) -> Iterator[None]:
     if namespace:
         enter(namespace)
         if cni:
-            # Istio's lock there is the file that names the namespace: the one that we hold. A file that nobody else has.
+            # Istio's is the namespace's own file, which we hold already: so one that nobody else has.
             os.environ["XTABLES_LOCKFILE"] = f"/proc/self/fd/{os.memfd_create('lock', 0)}"
     try:
         lock = os.open(HERE, os.O_RDONLY)
