@@ -137,11 +137,39 @@ def test_the_program_without_a_kind_in_its_name_is_taken_where_no_other_is(
     assert taken(image.iptables(kind), bare) == of(kind)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_script_that_stands_for_the_plain_program_is_no_further_kind(
+    bare: Namespace, image: Image, kind: str
+) -> None:
+    # As images have one that looks which kind is the machine's.
+    image.iptables(kind, name=f"-{kind}")
+    for base in BASES:
+        for what in ("", "-save", "-restore"):
+            (image.folder / f"{base}{what}").write_text(f'#!/bin/sh\nexec {base}-{kind}{what} "$@"\n')
+            (image.folder / f"{base}{what}").chmod(0o755)
+    image.has("sh=sh")
+    for name in ("redirect", "dns", "redirect"):
+        for more in ((), ("--force-apply",), ("--force-iptables-binary", kind, "--force-apply")):
+            done = image.run(bare, "istio-iptables", *SETTINGS[name], *more)
+            assert done.returncode == 0, done.stderr
+            assert set(held(bare).ours) == of(kind), (name, more)
+    assert image.run(bare, "--remove").returncode == 0
+    assert held(bare).ours == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_under_two_names_is_one(bare: Namespace, image: Image, kind: str) -> None:
+    image.iptables(kind, name=f"-{kind}").iptables(kind)
+    for more in ((), ("--force-iptables-binary", kind), ("--force-iptables-binary", kind, "--force-apply")):
+        assert taken(image, bare, *more) == of(kind)
+
+
 def test_a_kind_that_the_kernel_refuses_is_passed_over(bare: Namespace, image: Image) -> None:
     image.says(ELSEWHERE)
     for base in BASES:
-        for what in ("", "-save", "-restore"):
-            (image.folder / f"{base}{what}").unlink()
+        for name in (base, f"{base}-legacy"):
+            for what in ("", "-save", "-restore"):
+                (image.folder / f"{name}{what}").unlink()
     assert taken(image.iptables("legacy"), bare) == of("legacy")
 
 
