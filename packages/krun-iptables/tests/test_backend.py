@@ -1,63 +1,78 @@
+"""Which programs of which kind are taken, by what is in PATH and whether legacy tables are in use."""
+
 from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from krun_iptables import backend, restore
-from krun_iptables.errors import DeadlinePassed, Denied, Unreachable
-from krun_iptables.rules import rules
-from krun_iptables.settings import settings
+from krun_iptables import backend
+from krun_iptables.errors import Denied
 
-TEXT = restore.apply(rules(settings()))
-LAST = len(TEXT.splitlines())
+if TYPE_CHECKING:
+    from krun_iptables.rule import Family
 
-# What the programs wrote on stderr where the kernel would not have it: 1.8.9, and 1.8.4 on gVisor.
-REFUSALS = [
-    "Could not fetch rule set generation id: Permission denied (you must be root)",
-    "Cannot initialize: Permission denied (you must be root)",
-    "iptables-restore: unable to initialize table 'nat'\n\nError occurred at line: 2\nTry `iptables-restore -h'",
-    "can't initialize iptables table `nat': Table does not exist (do you need to insmod?)",
-    "Fatal: can't open lock file /run/xtables.lock: Permission denied",
-    "Failed to initialize nft: Protocol not supported",
-    "getsockopt failed strangely: Protocol not available",
-    "Warning: Extension owner revision 0 not supported, missing kernel module?",
-    "\nline 8: RULE_APPEND failed (Invalid argument): rule in chain ISTIO_OUTPUT",
-    "\nline 8: RULE_APPEND failed (No such file or directory): rule in chain ISTIO_OUTPUT",
-    f"iptables-restore: line {LAST} failed",
-]
+FAMILIES: tuple[Family, Family] = (4, 6)
 
 
-@pytest.mark.parametrize("said", REFUSALS)
-def test_what_the_kernel_will_not_have_is_not_permitted(said: str) -> None:
-    failure = backend.failure("/usr/sbin/iptables-restore", said=said, text=TEXT)
-    assert isinstance(failure, Denied)
-    assert "NET_ADMIN" in failure.hint
+@pytest.fixture
+def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is PATH; the two kinds are two programs, under whatever names."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for kind in ("nft", "legacy"):
+        program = tmp_path / f"xtables-{kind}-multi"
+        program.touch()
+        program.chmod(0o755)
+    return tmp_path
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        "iptables-restore: line 3 failed",
-        "Couldn't load target `X'\n\nError occurred at line: 3\nTry `iptables-restore -h'",
-        f"iptables-nft-restore v1.8.9 (nf_tables): Chain 'ISTIO_OUTPUT' does not exist\nError occurred at line: {LAST}",
-        "\nline 3: CHAIN_DEL failed (Device or resource busy): chain ISTIO_OUTPUT",
-    ],
-)
-def test_any_other_failure_shows_the_line_it_is_about(said: str) -> None:
-    failure = backend.failure("/usr/sbin/iptables-restore", said=said, text=TEXT)
-    assert isinstance(failure, Unreachable)
-    assert repr(TEXT.splitlines()[LAST - 1 if str(LAST) in said else 2]) in failure.message
-    assert "Try `" not in failure.message
-    assert failure.message.isprintable()
-    assert "--dry-run" in failure.hint
+def has(image: Path, kind: str, *names: str) -> None:
+    for name in names:
+        for what in ("save", "restore"):
+            (image / f"{name}-{what}").symlink_to(image / f"xtables-{kind}-multi")
 
 
-def test_a_lock_that_is_held_is_a_deadline_that_passed() -> None:
-    said = "Another app is currently holding the xtables lock; still 0s 0us time ahead to have a chance"
-    failure = backend.failure("/usr/sbin/iptables-legacy-restore", said=said, text=TEXT)
-    assert isinstance(failure, DeadlinePassed)
-    assert "try again" in failure.hint
+def whole(image: Path) -> None:
+    for base in ("iptables", "ip6tables"):
+        has(image, "nft", f"{base}-nft", base)
+        has(image, "legacy", f"{base}-legacy")
 
 
-@pytest.mark.parametrize("said", ["", "iptables-restore: line 99999 failed", "iptables-restore: line 0 failed"])
-def test_a_failure_without_a_usable_line_is_still_told(said: str) -> None:
-    assert isinstance(backend.failure("iptables-restore", said=said, text=TEXT), Unreachable)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nft_comes_first_unless_legacy_tables_are_in_use(image: Path, family: Family) -> None:
+    whole(image)
+    assert [one.kind for one in backend.found(family)] == ["nft", "legacy"]
+    assert [one.kind for one in backend.found(family, is_legacy_used=True)] == ["legacy", "nft"]
+
+
+def test_a_program_under_two_names_is_tried_once(image: Path) -> None:
+    has(image, "legacy", "iptables", "iptables-legacy")
+    (one,) = backend.found(4)
+    assert one.kind == "legacy"
+
+
+@pytest.mark.parametrize(("says", "kind"), [("iptables v1.8.9 (nf_tables)", "nft"), ("iptables v1.6.1", "legacy")])
+def test_a_plain_program_is_of_the_kind_that_its_version_says(image: Path, says: str, kind: str) -> None:
+    for what in ("save", "restore"):
+        (image / f"iptables-{what}").write_text(f"#!/bin/sh\necho '{says}'\n")
+        (image / f"iptables-{what}").chmod(0o755)
+    assert [(one.kind, one.name) for one in backend.found(4)] == [(kind, "iptables")]
+
+
+@pytest.mark.parametrize("kind", ["nft", "legacy"])
+def test_a_kind_that_is_asked_for_is_the_only_one(image: Path, kind: str) -> None:
+    whole(image)
+    assert [one.name for one in backend.found(4, kind=kind)] == [f"iptables-{kind}"]
+    assert [one.name for one in backend.found(6, kind=kind)] == [f"ip6tables-{kind}"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_any_it_is_not_permitted(image: Path, family: Family) -> None:
+    with pytest.raises(Denied, match="PATH"):
+        backend.some(family)
+
+
+def test_both_programs_of_a_kind_are_needed(image: Path) -> None:
+    (image / "iptables-nft-save").symlink_to(image / "xtables-nft-multi")
+    assert backend.found(4) == ()
