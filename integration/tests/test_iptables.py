@@ -226,7 +226,7 @@ def test_the_proxys_user_its_group_and_exempt_groups_are_not_intercepted(
 
 
 def test_other_ids_of_the_proxy_take_the_place_of_1337(workload: Namespace, outside: Namespace) -> None:
-    applied(workload, PROXY_UID="100,101", PROXY_GID="102")
+    applied(workload, "--include", "10.0.0.0/8", PROXY_UID="100,101", PROXY_GID="102")
     with workload.listen("127.0.0.1:15001"):
         for uid, gid, port in ((100, 5, "80"), (101, 5, "80"), (5, 102, "80"), (1337, 1337, "15001")):
             assert workload.call(THERE, 80, uid=uid, gid=gid).split()[0] == port, (uid, gid)
