@@ -33,11 +33,12 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     asked = [choice.given[key].name for key in ALONE if choice.is_on(key)]
     if len(asked) > 1:
         raise WrongUse(f"{', '.join(asked)}: give one of them", hint="each of them changes nothing, or removes")
-    if place := choice.text("network_namespace"):
+    place = choice.given.get("network_namespace")
+    if place and place.text:
         from krun_iptables import kernel_place
 
         # First: whether IPv6 is on, and all that follows, is that namespace's matter.
-        kernel_place.enter(place)
+        kernel_place.enter(place.text, name=place.name)
     if choice.is_on("remove") or choice.is_on("cleanup_only"):
         return _remove(choice, lines)
     machine = Machine()
