@@ -21,7 +21,7 @@ Machines = Callable[[tuple[str, ...]], Machine]
 VERSIONS = {"newest": istio_build.NEWEST, **({"older": istio_build.OLDER} if IS_LONG else {})}
 KINDS = {"iptables": (), "nftables": ("--native-nftables",)}
 # Each is of some four settings: hundreds, or thousands.
-EXAMPLES = 600 if IS_LONG else 50
+EXAMPLES = 600 if IS_LONG else 40
 REFUSED = (2, 78)
 
 
