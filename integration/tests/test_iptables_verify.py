@@ -168,6 +168,25 @@ def test_a_plain_user_proves_what_goes_out_and_says_what_it_cannot(network: Netw
     assert "only root, or the proxy itself, can call as the proxy" in done.stdout
 
 
+def test_a_plain_user_proves_that_questions_of_dns_arrive(network: Network) -> None:
+    # Its own answers are none of the agent's: that they do not come back is no failure.
+    flags = ("--dual-stack", "--redirect-dns", "--capture-all-dns")
+    network.apply("nft", *flags[1:])
+    done = as_user(network, 65533, *flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {outcomes(done)[f"DNS IPv{family}"] for family in FAMILIES} == {"ok"}
+
+
+def test_root_that_may_not_be_others_proves_what_it_can(network: Network) -> None:
+    flags = ("--dual-stack", "-i", "*", "--redirect-dns", "--capture-all-dns")
+    network.apply("nft", *flags[1:])
+    lost = ("setpriv", "--bounding-set", "-setuid,-setgid", "--inh-caps", "-setuid,-setgid")
+    command = components.command("krun-iptables")
+    done = network.workload.run(*lost, command, "verify", *flags, env=processes.environment())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "this process cannot be uid 1337" in done.stdout
+
+
 def test_the_proxys_user_proves_what_comes_in(network: Network) -> None:
     network.apply("nft", *EVERYTHING[1:])
     done = as_user(network, 1337, *EVERYTHING)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from krun_iptables import verify_owner, verify_plan, verify_round
 from krun_iptables.errors import Exit, Failure
 from krun_iptables.rules import rules as rules_of
+from krun_iptables.settings import PROBE_PORT
 from krun_iptables.verify_check import Check
 from krun_iptables.verify_machine import Machine
 
@@ -32,10 +33,10 @@ class Unproven(Failure):
     exit_code = Exit.CANNOT_RUN
 
 
-def prove(rules: Sequence[Rule], *, timeout: float) -> tuple[Check, ...]:
-    """One round of all that can be proven about these rules here, within ``timeout`` seconds."""
+def prove(rules: Sequence[Rule], *, timeout: float, port: int = PROBE_PORT) -> tuple[Check, ...]:
+    """One round of all that can be proven about these rules here, within ``timeout`` seconds; see ``plan``."""
     machine = Machine(rules)
-    planned = verify_plan.plan(rules, machine)
+    planned = verify_plan.plan(rules, machine, port=port)
     proxies = machine.proxies(rules, machine.owners()[0])
     checks = verify_round.run(planned.probes, _ports(rules), agent=proxies[0] if proxies else None, timeout=timeout)
     unproven = [
@@ -53,7 +54,7 @@ def validate(*, settings: Settings, seconds: float, say: Callable[[str], object]
     decided = rules_of(settings)
     deadline = time.monotonic() + seconds
     while True:
-        checks = prove(decided, timeout=max(deadline - time.monotonic(), PAUSE))
+        checks = prove(decided, timeout=max(deadline - time.monotonic(), PAUSE), port=settings.probe_port)
         if status(checks) != Exit.CANNOT_RUN or deadline - time.monotonic() < PAUSE:
             break
         time.sleep(PAUSE)

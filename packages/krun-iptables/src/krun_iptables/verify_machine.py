@@ -22,7 +22,7 @@ class Machine:
     """This one. ``rules`` name owners that an application may have to be one of."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
-        self._owners = tuple(dict.fromkeys(_applications(rules)))
+        self._owners = tuple(owner for owner in dict.fromkeys(_applications(rules)) if verify_owner.can_be(owner))
         self._neighbours = explain_route.neighbours()
 
     def route(self, destination: Address) -> Route | None:

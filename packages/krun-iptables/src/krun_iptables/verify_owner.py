@@ -36,6 +36,15 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
+def can_be(owner: Owner) -> bool:
+    """Whether sockets of this owner can be made."""
+    try:
+        with _being(owner):
+            return True
+    except Denied:
+        return False
+
+
 def opened(owner: Owner, family: int, kind: int) -> socket.socket:
     """A socket that belongs to this owner, and does not block.
 

@@ -83,17 +83,21 @@ class Plan(Record):
     unproven: tuple[Unproven, ...]
 
 
-def plan(rules: Sequence[Rule], machine: Machine) -> Plan:
-    """What these rules do on this machine, as far as it shows in connections that are made on it."""
-    made = _Planner(rules, machine)
+def plan(rules: Sequence[Rule], machine: Machine, *, port: int = PROBE_PORT) -> Plan:
+    """What these rules do on this machine, as far as it shows in connections that are made on it.
+
+    ``port`` is what is dialled where no rule names one.
+    """
+    made = _Planner(rules, machine, port)
     for family in sorted({rule.family for rule in rules}):
         made.family(family)
     return Plan(probes=tuple(made.probes), unproven=tuple(made.unproven))
 
 
 class _Planner:
-    def __init__(self, rules: Sequence[Rule], machine: Machine) -> None:
+    def __init__(self, rules: Sequence[Rule], machine: Machine, port: int) -> None:
         self.rules = rules
+        self.port = port
         self.machine = machine
         self.probes: list[Probe] = []
         self.unproven: list[Unproven] = []
@@ -112,7 +116,7 @@ class _Planner:
         for rule in _leading(rules, r.OUT, r.REDIRECT)[:MOST]:
             where = str(rule.match.destination or "") or (f"port {rule.match.port}" if rule.match.port else "anywhere")
             name = f"outbound IPv{family} {where}"
-            port = rule.match.port or PROBE_PORT
+            port = rule.match.port or self.port
             probe = self._first(name, self._places(rule.match.destination, family), port, end=r.REDIRECT)
             first = first or probe
             if probe is None:
@@ -208,7 +212,7 @@ class _Planner:
         for application in self.machine.owners():
             for owner in (application, *self.machine.proxies(self.rules, application)):
                 for destination in (PASSTHROUGH[family], *dict.fromkeys(own)):
-                    probe = self._probe(name, destination, PROBE_PORT, owner)
+                    probe = self._probe(name, destination, self.port, owner)
                     if probe is not None and probe.wanted.chain == r.IN_REDIRECT:
                         self.probes.append(probe)
                         return
