@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 
 from krun_iptables import backend as backends
-from krun_iptables import guard, kernel_before, kernel_state, kernel_worker, nft, nft_state, restore
+from krun_iptables import guard, kernel_before, kernel_state, nft, nft_state, restore
 from krun_iptables import routes as routing
 from krun_iptables.errors import Denied, Failure
 from krun_iptables.kernel_change import ByIptables, ByNft
@@ -112,4 +112,8 @@ def _whole(work: Callable[[], tuple[str, str]], before: Before, *, steps: int) -
             mend()
             raise
 
-    return kernel_worker.watched(carefully, mend=mend) if steps > 1 else carefully()
+    if steps < 2:
+        return carefully()
+    from krun_iptables import kernel_worker  # late: most starts take one step
+
+    return kernel_worker.watched(carefully, mend=mend)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from krun_iptables import backend as backends
-from krun_iptables import guard, kernel_state, kernel_undo, nft, nft_state, restore
+from krun_iptables import guard, kernel_state, nft, nft_state, restore
 from krun_iptables import routes as routing
 from krun_iptables.errors import Denied, Failure
 from krun_iptables.record import Record
@@ -77,6 +77,8 @@ def everywhere() -> tuple[Backend, ...]:
 
 def bring_back(before: Before) -> None:
     """Leave what of ours was there, whatever became of it. Raises a Failure when that fails."""
+    from krun_iptables import kernel_undo  # late: it is seldom gone back
+
     for one in everywhere():
         try:
             now = one.saved()
