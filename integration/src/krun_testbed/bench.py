@@ -255,7 +255,8 @@ def main(count: int) -> None:
     click.echo(table(rounds(commands(), count=count), peer=BARE))
     click.echo("\nModules loaded by --version:")
     click.echo(imports())
-    from krun_testbed import bench_containers, bench_discover, bench_iptables, bench_public  # late: they take their tools from here
+    # Late: they take their tools from here.
+    from krun_testbed import bench_containers, bench_discover, bench_iptables, bench_public
 
     click.echo(f"\nDiscovery in a real Kubernetes API:\n{bench_discover.report(count)}")
 
