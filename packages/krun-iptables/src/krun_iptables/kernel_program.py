@@ -42,7 +42,7 @@ class Done(Record):
 
 def find(name: str) -> str:
     """The path of a program in PATH, or nothing."""
-    for folder in os.get_exec_path():
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):  # os.get_exec_path imports warnings
         path = f"{folder}/{name}"
         if os.access(path, os.X_OK) and not os.path.isdir(path):  # noqa: PTH112 - pathlib is slow to import
             return path

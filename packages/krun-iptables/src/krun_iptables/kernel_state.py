@@ -10,7 +10,6 @@ from krun_iptables.backend import NFT
 from krun_iptables.guard import CHAIN as GUARD
 from krun_iptables.record import Record
 from krun_iptables.rule import CHAINS
-from krun_iptables.saved import is_text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,6 +109,7 @@ def _numbered(match: Match) -> Match:
 def is_held(rules: Sequence[Rule], *, state: State) -> bool:
     """Whether what is there of ours, for one family, is exactly this, in this order within each chain."""
     from krun_iptables.restore import TABLES, chains
+    from krun_iptables.saved import is_text_of  # late: on most machines nothing is held
 
     for table in TABLES:
         mine, held = [rule for rule in rules if rule.table == table], state.table(table)
