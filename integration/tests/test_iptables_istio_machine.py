@@ -15,7 +15,7 @@ from krun_testbed.istio_iptables import V4, V6, Machine
 IS_LONG = bool(os.environ.get("KRUN_SOAK"))
 pytestmark = [pytest.mark.istio, pytest.mark.timeout(3600 if IS_LONG else 900)]
 
-MACHINES, FILES = (100, 1000) if IS_LONG else (10, 30)
+MACHINES, FILES = (100, 1000) if IS_LONG else (8, 20)
 ADDRESSES = (V4, V6, "192.0.2.7/32", "100.64.0.1/10", "fd00::1/64", "169.254.7.7/16", "fe80::7/64", "127.0.0.9/8")
 # Link-local servers with their interface are ours alone: Istio makes rules of them that no kernel takes.
 LINES = (

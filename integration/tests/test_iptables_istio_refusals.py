@@ -22,7 +22,7 @@ Machines = Callable[[tuple[str, ...]], Machine]
 VERSIONS = istio_build.VERSIONS if IS_LONG else (istio_build.NEWEST,)
 USAGE, MISCONFIGURED = 2, 78
 # Each is of some four settings: hundreds, or thousands.
-EXAMPLES = 300 if IS_LONG else 15
+EXAMPLES = 300 if IS_LONG else 12
 KINDS = {"iptables": (), "nftables": ("--native-nftables",)}
 
 
