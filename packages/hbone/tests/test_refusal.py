@@ -23,7 +23,7 @@ URL = parse_url("https://b.example/_hbone/22")
         (504, Exit.DEADLINE),
     ],
 )
-def test_status_says_what_failed_where_and_how_to_go_on(status: int, exit_code: Exit) -> None:
+def test_status_says_what_failed_where_and_how_to_go_on(status: int, exit_code: int) -> None:
     failure = refusal(URL, status=status, text="why", has_token=True)
     assert failure.exit_code == exit_code
     assert str(status) in failure.message

@@ -5,21 +5,19 @@ This file is the same in every package, and a test holds that: there is no share
 
 from __future__ import annotations
 
-import contextlib
-import enum
 import os
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import ClassVar, NoReturn
+    from typing import ClassVar, NoReturn, TextIO
 
     import click
 
 
-class Exit(enum.IntEnum):
-    """Exit statuses, after sysexits(3); the table is in docs/process.md."""
+class Exit:
+    """Exit statuses, after sysexits(3); the table is in docs/process.md. No enum: that is a tenth of a start."""
 
     OK = 0
     USAGE = 2
@@ -94,10 +92,18 @@ def run_plain(start: Callable[[], object], *, tool: str) -> NoReturn:
     if status:
         _tell_init(tool=tool, status=status)
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
+        _flush(stream)
     # Modules are not taken down one by one: on a slow machine that takes as long as the work.
     os._exit(status)
+
+
+def _flush(stream: TextIO) -> bool:
+    """Write what is left; tell whether somebody has read it."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _open_standard_streams() -> None:
@@ -163,5 +169,7 @@ def _tell_init(*, tool: str, status: int) -> None:
     pipe = os.environ.get("KRUN_INIT_FD", "")
     # Below 3 are our streams; a number that is longer is no descriptor.
     if pipe.isdecimal() and len(pipe) < 10 and int(pipe) > 2:
+        import contextlib  # late, as most starts do not fail
+
         with contextlib.suppress(OSError):
             os.write(int(pipe), f"failed {tool} {int(status)}\n".encode())
