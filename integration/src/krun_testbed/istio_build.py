@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -18,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from krun_testbed import docker_engine, kubernetes_go
+from krun_testbed import docker_engine, go_build
 from krun_testbed.components import Missing
 
 MODULE = "istio.io/istio"
@@ -28,7 +26,6 @@ OLDER = "v0.0.0-20260423205519-b01690e6db7d"
 VERSIONS = (NEWEST, OLDER)
 AGENT = "pilot-agent"
 PACKAGES = {AGENT: "./pilot/cmd/pilot-agent", "pilot-discovery": "./pilot/cmd/pilot-discovery"}
-SAID_EVERY = 20.0  # seconds between two lines of progress where no terminal shows it in place
 
 
 def binary(program: str = AGENT, *, version: str = NEWEST) -> Path:
@@ -56,7 +53,9 @@ def make(*programs: str, version: str = NEWEST) -> tuple[Path, ...]:
 def source(*, version: str = NEWEST) -> Path:
     """Istio's source, where Go keeps it: read only, and downloaded unless it is there."""
     with tempfile.TemporaryDirectory() as folder:
-        found = json.loads(_go("mod", "download", "-json", f"{MODULE}@{version}", folder=Path(folder)))
+        found = json.loads(
+            go_build.run("mod", "download", "-json", f"{MODULE}@{version}", folder=Path(folder), what=MODULE)
+        )
     return Path(found["Dir"])
 
 
@@ -64,50 +63,9 @@ def _build(programs: Sequence[str], folder: Path, *, version: str) -> None:
     # Built where its source stands it is the main module, with its own sums; a module that requires it has not all.
     module = source(version=version)
     packages = [PACKAGES[program] for program in programs]
-    total = len(_go("list", "-deps", *packages, folder=module).splitlines())
-    options = ["-v", "-trimpath", "-ldflags", "-s -w", "-o", f"{folder}/"]
-    _compile([kubernetes_go.binary(), "build", *options, *packages], folder=module, total=total)
+    go_build.build(["-ldflags", "-s -w", "-o", f"{folder}/"], *packages, folder=module, what=MODULE)
     for program in programs:
         (folder / program).rename(binary(program, version=version))
-
-
-def _go(*arguments: str, folder: Path) -> str:
-    done = subprocess.run(
-        [kubernetes_go.binary(), *arguments],
-        cwd=folder,
-        env=kubernetes_go.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise Missing(f"{MODULE}: go {' '.join(arguments[:2])}: {_end_of(done.stderr)}")
-    return done.stdout
-
-
-def _compile(argv: list[str], *, folder: Path, total: int) -> None:
-    """Run go build, which names each package when it begins with it: that is the progress."""
-    said: list[str] = []
-    shown = time.monotonic()
-    with subprocess.Popen(
-        argv, cwd=folder, env=kubernetes_go.environment(), stderr=subprocess.PIPE, text=True
-    ) as process:
-        for number, line in enumerate(process.stderr or (), 1):
-            said.append(line)
-            text = f"{MODULE}: {number} of {total} packages"
-            if sys.stderr.isatty():
-                click.echo(f"\r{text}", nl=False, err=True)
-            elif time.monotonic() - shown > SAID_EVERY:
-                shown = time.monotonic()
-                click.echo(text, err=True)
-    if sys.stderr.isatty():
-        click.echo(err=True)
-    if process.returncode != 0:
-        raise Missing(f"{MODULE}: go build: {_end_of(''.join(said))}")
-
-
-def _end_of(text: str) -> str:
-    return "\n".join(text.strip().splitlines()[-8:])
 
 
 @click.command()

@@ -10,21 +10,18 @@ from __future__ import annotations
 import fcntl
 import json
 import re
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from krun_testbed import docker_engine, kubernetes_go
+from krun_testbed import docker_engine, go_build
 from krun_testbed.components import Missing
 
 VERSION = "1.37.2"
 MODULE = "k8s.io/kubernetes"
-SAID_EVERY = 20.0  # seconds between two lines of progress where no terminal shows it in place
+WHAT = "kube-apiserver"
 # The same lines as those of cmd/kube-apiserver, which is a command and cannot be imported.
 MAIN = """\
 package main
@@ -59,24 +56,22 @@ def make() -> Path:
             click.echo(f"building kube-apiserver {VERSION} from its Go modules, some minutes", err=True)
             started = time.monotonic()
             with tempfile.TemporaryDirectory(prefix="krun-kubernetes-") as folder:
-                _build(Path(folder), env=kubernetes_go.environment())
+                _build(Path(folder))
             click.echo(f"kube-apiserver {VERSION}: built in {time.monotonic() - started:.0f} s", err=True)
     return binary()
 
 
-def _build(folder: Path, *, env: Mapping[str, str]) -> None:
+def _build(folder: Path) -> None:
     (folder / "main.go").write_text(MAIN, encoding="utf-8")
     (folder / "go.mod").write_text("module krun-testbed/kube-apiserver\n", encoding="utf-8")
-    found = json.loads(_go("mod", "download", "-json", f"{MODULE}@v{VERSION}", folder=folder, env=env))
+    found = json.loads(go_build.run("mod", "download", "-json", f"{MODULE}@v{VERSION}", folder=folder, what=WHAT))
     published = Path(found["GoMod"]).read_text(encoding="utf-8")
     (folder / "go.mod").write_text(_module(published), encoding="utf-8")
-    _go("mod", "tidy", folder=folder, env=env)
-    total = len(_go("list", "-deps", ".", folder=folder, env=env).splitlines())
+    go_build.run("mod", "tidy", folder=folder, what=WHAT)
     scratch = folder / "kube-apiserver"
     # The version is what /version says, and what decides which features are on.
     stamp = f"-s -w -X k8s.io/component-base/version.gitVersion=v{VERSION}"
-    argv = [kubernetes_go.binary(), "build", "-v", "-trimpath", "-ldflags", stamp, "-o", str(scratch), "."]
-    _compile(argv, folder=folder, env=env, total=total)
+    go_build.build(["-ldflags", stamp, "-o", str(scratch)], ".", folder=folder, what=WHAT)
     aside = binary().with_suffix(".new")
     aside.write_bytes(scratch.read_bytes())
     aside.chmod(0o755)
@@ -95,38 +90,6 @@ def _module(published: str) -> str:
     lines += [f"require {MODULE} v{VERSION}", ""]
     lines += [f"replace {name} => {name} v0{VERSION[1:]}" for name in staging]
     return "\n".join(lines) + "\n"
-
-
-def _go(*arguments: str, folder: Path, env: Mapping[str, str]) -> str:
-    done = subprocess.run(
-        [kubernetes_go.binary(), *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise Missing(f"kube-apiserver: go {' '.join(arguments[:2])}: {_end_of(done.stderr)}")
-    return done.stdout
-
-
-def _compile(argv: list[str], *, folder: Path, env: Mapping[str, str], total: int) -> None:
-    """Run go build, which names each package when it begins with it: that is the progress."""
-    said: list[str] = []
-    shown = time.monotonic()
-    with subprocess.Popen(argv, cwd=folder, env=env, stderr=subprocess.PIPE, text=True) as process:
-        for number, line in enumerate(process.stderr or (), 1):
-            said.append(line)
-            text = f"kube-apiserver: {number} of {total} packages"
-            if sys.stderr.isatty():
-                click.echo(f"\r{text}", nl=False, err=True)
-            elif time.monotonic() - shown > SAID_EVERY:
-                shown = time.monotonic()
-                click.echo(text, err=True)
-    if sys.stderr.isatty():
-        click.echo(err=True)
-    if process.returncode != 0:
-        raise Missing(f"kube-apiserver: go build: {_end_of(''.join(said))}")
-
-
-def _end_of(text: str) -> str:
-    return "\n".join(text.strip().splitlines()[-8:])
 
 
 @click.command()

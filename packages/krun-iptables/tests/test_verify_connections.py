@@ -26,3 +26,14 @@ def test_a_connection_is_seen_at_its_port_and_at_no_other(listens_at: str, calle
             assert arrived(me, port)
             assert not arrived(me, port ^ 1)
             assert not arrived((me[0], port), port)
+
+
+def test_a_client_that_is_gone_is_not_seen_though_its_port_is_still_known() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            name = client.getsockname()
+        accepted, _ = server.accept()
+        with accepted:
+            assert accepted.recv(1) == b""  # its end has come: the connection is in CLOSE_WAIT
+            assert not arrived((ip_address(name[0]), name[1]), port)

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from krun_iptables.packet import Address
 
 TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+# States in which the client may still be there (include/net/tcp_states.h): established, half open, closed by the other
+# side first. What an earlier client with the same port has left (TIME_WAIT, CLOSE_WAIT) is none of them.
+ALIVE = ("01", "03", "04", "05")
 
 
 def arrived(client: tuple[Address, int], port: int) -> bool:
@@ -20,7 +23,7 @@ def arrived(client: tuple[Address, int], port: int) -> bool:
 
 def _fits(words: list[str], client: tuple[Address, int], port: int) -> bool:
     local, remote = words[1].split(":"), words[2].split(":")
-    return int(local[1], 16) == port and (_address(remote[0]), int(remote[1], 16)) == client
+    return words[3] in ALIVE and int(local[1], 16) == port and (_address(remote[0]), int(remote[1], 16)) == client
 
 
 def _address(text: str) -> Address:

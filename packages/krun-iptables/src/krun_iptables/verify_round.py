@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Place = tuple[Address, int]
 
 LONGEST = 512  # bytes of a question by UDP
+ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
 
 class Arrival(Record):
@@ -145,8 +146,9 @@ class _Round:
         attempt = Attempt(probe, client)
         self.attempts.append(attempt)
         try:
-            if packet.source is not None and packet.source.is_loopback:
-                client.bind((str(packet.source), 0))
+            # Bound first, so that its port is its own: to two destinations the kernel gives one port twice.
+            is_local = packet.source is not None and packet.source.is_loopback
+            client.bind((str(packet.source) if is_local else ANY[client.family], 0))
             attempt.error = _started(client.connect_ex((str(packet.destination), packet.port)))
             attempt.name = _place(client.getsockname())
             if packet.protocol == "udp":
