@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,26 @@ def test_removal_leaves_what_was_there_before_and_needs_no_settings(
     done = iptables(workload, "istio-iptables", "--cleanup-only")
     assert done.returncode == 0, done.stderr
     assert held(workload) == before
+
+
+def test_native_tables_that_another_program_makes_meanwhile_are_replaced(workload: Namespace, tmp_path: Path) -> None:
+    wanted = applied(workload, "--native-nftables", *SETTINGS["redirect"])
+    removed(workload)
+    nft = shutil.which("nft") or "nft"
+    first = "add table inet istio-proxy-nat; add chain inet istio-proxy-nat output; add table inet istio-proxy-raw"
+    meanwhile = tmp_path / "nft"
+    meanwhile.write_text(f'#!/bin/sh\n{nft} "{first}" && touch {tmp_path}/made\nexec {nft} "$@"\n')
+    meanwhile.chmod(0o755)
+    done = iptables(
+        workload,
+        "istio-iptables",
+        "--native-nftables",
+        *SETTINGS["redirect"],
+        PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+    )
+    assert (done.returncode, (tmp_path / "made").exists()) == (0, True), done.stderr
+    after = held(workload)
+    assert (after.ours, after.routes, after.others) == (wanted.ours, wanted.routes, wanted.others)
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 import pytest
 
 from krun_iptables.explain import Explanation, chains, explain
 from krun_iptables.explain_text import as_json, decision, lines
+from krun_iptables.network import address, network
 from krun_iptables.packet import Packet
 from krun_iptables.rule import ANY, RETURN, Match, Rule, Target, jump
 from krun_iptables.rules import rules
@@ -47,7 +48,7 @@ def test_what_goes_out_is_led_to_envoy_by_the_rule_of_its_range(address: str) ->
 
 
 def test_an_address_outside_of_the_ranges_leaves_and_no_rule_decides() -> None:
-    found = leaving(Settings(outbound_ranges=(ip_network("10.0.0.0/8"),)), "192.0.2.1", 443)
+    found = leaving(Settings(outbound_ranges=(network("10.0.0.0/8"),)), "192.0.2.1", 443)
     assert (end(found), found.rule) == (("pass", 443), None)
     assert decision(found) == "leaves as it is: no rule intercepts tcp to 192.0.2.1:443"
 
@@ -113,7 +114,7 @@ def test_what_no_connection_expects_is_dropped() -> None:
 
 
 def test_dns_goes_to_the_agent_and_the_agents_own_question_to_its_server() -> None:
-    settings = EVERYTHING.but(redirect_dns=True, dns_servers=(ip_address("10.0.0.10"),))
+    settings = EVERYTHING.but(redirect_dns=True, dns_servers=(address("10.0.0.10"),))
     for protocol in ("tcp", "udp"):
         assert end(leaving(settings, "10.0.0.10", 53, protocol=protocol)) == ("redirect", 15053)
         assert end(leaving(settings, "10.0.0.10", 53, protocol=protocol, who=PROXY)) == ("pass", 53)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-
 import pytest
 
 from krun_iptables import interfaces, owners
+from krun_iptables.network import address
 
 
 @pytest.mark.loopback
@@ -26,7 +25,7 @@ def test_the_kernel_tells_of_loopback_at_least() -> None:
     ],
 )
 def test_loopback_and_the_link_alone_do_not_count(addresses: list[str], families: set[int]) -> None:
-    assert interfaces.usable(map(ip_address, addresses)) == families
+    assert interfaces.usable(map(address, addresses)) == families
 
 
 def test_users_and_groups_are_found_by_name() -> None:

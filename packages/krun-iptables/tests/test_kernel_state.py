@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from krun_iptables import kernel_state, restore
 from krun_iptables.backend import Backend
 from krun_iptables.kernel_state import Seen
+from krun_iptables.network import network
 from krun_iptables.rule import OUT, RETURN, Match, Rule
 from krun_iptables.rules import rules
 from krun_iptables.settings import Settings
@@ -17,9 +17,7 @@ from krun_iptables.settings import Settings
 if TYPE_CHECKING:
     from krun_iptables.rule import Family
 
-DECIDED = rules(
-    Settings(outbound_ranges=(IPv4Network("10.0.0.0/8"),), inbound_ports=(80,), exclude_interfaces=("eth9",))
-)
+DECIDED = rules(Settings(outbound_ranges=(network("10.0.0.0/8"),), inbound_ports=(80,), exclude_interfaces=("eth9",)))
 # As iptables 1.8.9 saves them.
 SAVED = """\
 *nat

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from ipaddress import IPv4Network, ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from krun_iptables import nft
+from krun_iptables.network import address, network
 from krun_iptables.rule import OUT, OUTPUT, REDIRECT, Match, Rule, jump
 from krun_iptables.rules import rules
 from krun_iptables.settings import Settings
@@ -21,12 +21,12 @@ EVERY = rules(
         mode="TPROXY",
         inbound_exclude_ports=(22,),
         all_outbound=True,
-        outbound_exclude_ranges=(IPv4Network("10.1.0.0/16"),),
+        outbound_exclude_ranges=(network("10.1.0.0/16"),),
         exclude_interfaces=("eth9",),
         virtual_interfaces=("tap0", "tap1"),
         drop_invalid=True,
         redirect_dns=True,
-        dns_servers=(ip_address("10.0.0.10"), ip_address("fd00::10")),
+        dns_servers=(address("10.0.0.10"), address("fd00::10")),
         ipv6=True,
     )
 )
@@ -102,6 +102,12 @@ def test_replacing_takes_every_table_of_ours_away_first() -> None:
     assert text == nft.clear(nft.TABLES) + nft.render(rules(Settings()))
     for table in nft.TABLES:
         assert f"add table inet {table}\ndelete table inet {table}\n" in text
+
+
+def test_a_first_text_makes_its_tables_and_says_else_what_any_does() -> None:
+    lines = nft.create(EVERY).splitlines()
+    assert [line.replace("create table", "add table") for line in lines] == nft.render(EVERY).splitlines()
+    assert sum(line.startswith("create table ") for line in lines) == 3
 
 
 @given(st.lists(st.sampled_from([22, 80, 443]), max_size=5), st.booleans())

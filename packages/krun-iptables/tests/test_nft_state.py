@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
-
 import pytest
 
 from krun_iptables import nft_state
+from krun_iptables.network import network
 from krun_iptables.rules import rules
 from krun_iptables.settings import Settings
 
-SETTINGS = Settings(outbound_ranges=(IPv4Network("10.0.0.0/8"),), inbound_ports=(8080,), virtual_interfaces=("tap0",))
+SETTINGS = Settings(outbound_ranges=(network("10.0.0.0/8"),), inbound_ports=(8080,), virtual_interfaces=("tap0",))
 # As nft 1.0.6 lists them.
 LISTING = """\
 table inet istio-proxy-nat {

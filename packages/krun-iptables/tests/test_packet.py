@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, ip_address
+from ipaddress import ip_address
 
 import pytest
 
+from krun_iptables.network import network
 from krun_iptables.packet import Packet, fits, misfit
 from krun_iptables.rule import ANY, Match
 
@@ -32,9 +33,9 @@ def test_an_empty_match_fits_every_packet() -> None:
         Match(out_interface="eth0"),
         Match(out_interface="eth+"),
         Match(protocol="tcp"),
-        Match(source=IPv4Network("10.1.0.0/24")),
-        Match(destination=IPv4Network("10.0.0.1/32")),
-        Match(not_destination=IPv4Network("127.0.0.1/32")),
+        Match(source=network("10.1.0.0/24")),
+        Match(destination=network("10.0.0.1/32")),
+        Match(not_destination=network("127.0.0.1/32")),
         Match(source_port=999),
         Match(port=443),
         Match(not_ports=(53, 15008)),
@@ -60,9 +61,9 @@ def test_what_the_packet_is_fits(match: Match) -> None:
         (Match(out_interface="lo"), "interface"),
         (Match(out_interface="wlan+"), "interface"),
         (Match(protocol="udp"), "protocol"),
-        (Match(source=IPv4Network("10.2.0.0/24")), "source"),
-        (Match(destination=IPv4Network("10.0.0.2/32")), "destination"),
-        (Match(not_destination=IPv4Network("10.0.0.0/8")), "destination"),
+        (Match(source=network("10.2.0.0/24")), "source"),
+        (Match(destination=network("10.0.0.2/32")), "destination"),
+        (Match(not_destination=network("10.0.0.0/8")), "destination"),
         (Match(source_port=1), "source port"),
         (Match(port=80), "port"),
         (Match(not_ports=(53, 443)), "port"),
@@ -83,7 +84,7 @@ def test_what_differs_is_named(match: Match, word: str) -> None:
 
 
 def test_a_packet_whose_source_is_not_known_fits_no_rule_about_one() -> None:
-    assert misfit(Match(source=IPv4Network("0.0.0.0/0")), PACKET.but(source=None)) == "source"
+    assert misfit(Match(source=network("0.0.0.0/0")), PACKET.but(source=None)) == "source"
 
 
 def test_the_family_is_that_of_the_destination() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from krun_iptables.arguments import WrongUse
 from krun_iptables.choice import choose
 from krun_iptables.errors import Failure, Misconfigured
+from krun_iptables.network import address, network
 from krun_iptables.options import OPTIONS
 from krun_iptables.reading import settings
 from krun_iptables.settings import Settings
@@ -19,7 +19,7 @@ from krun_iptables.settings import Settings
 if TYPE_CHECKING:
     from krun_iptables.settings import Address
 
-IPV4, IPV6 = ip_address("10.0.0.2"), ip_address("fd00::2")
+IPV4, IPV6 = address("10.0.0.2"), address("fd00::2")
 
 
 class Machine:
@@ -27,7 +27,7 @@ class Machine:
 
     def __init__(self, *addresses: Address, servers: tuple[str, ...] = (), user: int | None = None) -> None:
         self._addresses = addresses or (IPV4,)
-        self._servers = tuple(map(ip_address, servers))
+        self._servers = tuple(map(address, servers))
         self._user = user
 
     def addresses(self) -> tuple[Address, ...]:
@@ -84,8 +84,8 @@ def test_every_flag_of_istio_is_a_setting() -> None:
         inbound_exclude_ports=(6000, 7000),
         exclude_interfaces=("eth0",),
         virtual_interfaces=("eth1", "eth2"),
-        outbound_ranges=(IPv4Network("10.0.0.0/8"), IPv6Network("2001:db8::/32")),
-        outbound_exclude_ranges=(IPv4Network("1.1.0.0/16"),),
+        outbound_ranges=(network("10.0.0.0/8"), network("2001:db8::/32")),
+        outbound_exclude_ranges=(network("1.1.0.0/16"),),
         outbound_ports=(80,),
         outbound_exclude_ports=(22, 23),
         drop_invalid=True,
@@ -122,7 +122,7 @@ def test_the_proxy_is_the_user_of_that_name_or_1337_and_its_group_has_the_same_n
         ((IPV6,), False, True),
         ((IPV4, IPV6), False, False),
         ((IPV4, IPV6), True, True),
-        ((ip_address("127.0.0.1"), ip_address("::1"), ip_address("fe80::1")), True, False),
+        ((address("127.0.0.1"), address("::1"), address("fe80::1")), True, False),
     ],
 )
 def test_ipv6_follows_from_the_addresses_of_the_machine(addresses: tuple[Address, ...], dual: bool, ipv6: bool) -> None:
@@ -133,7 +133,7 @@ def test_ipv6_follows_from_the_addresses_of_the_machine(addresses: tuple[Address
 def test_servers_of_dns_are_the_machines_unless_all_are_captured() -> None:
     machine = Machine(servers=("10.0.0.10", "fd00::10"))
     assert istio(machine=machine).dns_servers == ()
-    assert istio("--redirect-dns", machine=machine).servers(6) == (ip_address("fd00::10"),)
+    assert istio("--redirect-dns", machine=machine).servers(6) == (address("fd00::10"),)
     assert istio("--redirect-dns", "--capture-all-dns", machine=machine).dns_servers == ()
     assert not istio("--redirect-dns").captures_dns
 
@@ -149,8 +149,8 @@ def test_groups_are_all_but_some_or_some_alone() -> None:
 
 
 def test_bits_behind_a_ranges_length_are_nothing_to_istio_and_the_kernel() -> None:
-    assert istio("-i", "10.1.2.3/8").outbound_ranges == (IPv4Network("10.0.0.0/8"),)
-    assert istio(ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR="127.0.0.1/8").loopback == IPv4Network("127.0.0.0/8")
+    assert istio("-i", "10.1.2.3/8").outbound_ranges == (network("10.0.0.0/8"),)
+    assert istio(ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR="127.0.0.1/8").loopback == network("127.0.0.0/8")
 
 
 def test_a_range_of_loopback_may_be_named_to_istio() -> None:
@@ -163,9 +163,9 @@ def test_a_range_of_loopback_may_be_named_to_istio() -> None:
 
 def test_kruns_defaults_intercept_what_goes_to_10_and_nothing_that_comes_in() -> None:
     decided = krun()
-    assert decided.outbound_ranges == (IPv4Network("10.0.0.0/8"),)
+    assert decided.outbound_ranges == (network("10.0.0.0/8"),)
     assert set(decided.outbound_exclude_ports) == {15008, 15009}
-    assert decided.loopback == IPv4Network("127.0.0.0/8")
+    assert decided.loopback == network("127.0.0.0/8")
     assert decided.inbound_is_optional
     assert not decided.captures_inbound
     assert not decided.ipv6
@@ -202,7 +202,7 @@ def test_istios_names_refine_what_krun_decides() -> None:
         PROXY_UID="7",
         DUAL_STACK="1",
     )
-    assert decided.outbound_ranges == (IPv4Network("172.16.0.0/12"),)
+    assert decided.outbound_ranges == (network("172.16.0.0/12"),)
     assert (decided.inbound_ports, decided.proxy_uids, decided.proxy_gids) == ((80,), ("7",), ("1337",))
     assert decided.ipv6
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from krun_iptables import resolv
 from krun_iptables.errors import Misconfigured
+from krun_iptables.network import address
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,11 +30,11 @@ nameserver
 nameserver10.0.0.2
 options ndots:5
 """
-    assert resolv.parse(text) == tuple(map(ip_address, ("10.0.0.10", "2001:db8::1", "10.0.0.10")))
+    assert resolv.parse(text) == tuple(map(address, ("10.0.0.10", "2001:db8::1", "10.0.0.10")))
 
 
 def test_the_interface_of_a_server_is_left_out() -> None:
-    assert resolv.parse("nameserver fe80::1%eth0\n") == (ip_address("fe80::1"),)
+    assert resolv.parse("nameserver fe80::1%eth0\n") == (address("fe80::1"),)
 
 
 @given(st.text() | st.lists(st.ip_addresses()).map(lambda some: "\n".join(f"nameserver {one}" for one in some)))

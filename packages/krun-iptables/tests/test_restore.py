@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from krun_iptables import restore
+from krun_iptables.network import address, network
 from krun_iptables.restore import Held, State
 from krun_iptables.rules import rules
 from krun_iptables.settings import Settings
@@ -33,9 +33,9 @@ EVERY = rules(
         exclude_interfaces=("eth9",),
         virtual_interfaces=("tap0", "tap1"),
         redirect_dns=True,
-        dns_servers=(ip_address("10.0.0.10"),),
+        dns_servers=(address("10.0.0.10"),),
         drop_invalid=True,
-        outbound_exclude_ranges=(IPv4Network("10.1.0.0/16"), IPv6Network("fd01::/16")),
+        outbound_exclude_ranges=(network("10.1.0.0/16"), network("fd01::/16")),
     )
 )
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from krun_iptables import rule as r
+from krun_iptables.network import address, network
 from krun_iptables.restore import chains, listing
 from krun_iptables.routes import Routes
 from krun_iptables.rules import routes, rules
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 
 ports = st.lists(st.integers(1, 65535), max_size=4).map(tuple)
 ids = st.lists(st.integers(0, 2**32 - 2).map(str), min_size=1, max_size=3).map(tuple)
-networks = st.builds(
-    lambda address, bits: IPv4Network((address, bits), strict=False), st.ip_addresses(v=4), st.integers(0, 32)
-) | st.builds(
-    lambda address, bits: IPv6Network((address, bits), strict=False), st.ip_addresses(v=6), st.integers(0, 128)
+networks = st.builds(lambda one, bits: network(f"{one}/{bits}"), st.ip_addresses(v=4), st.integers(0, 32)) | st.builds(
+    lambda one, bits: network(f"{one}/{bits}"), st.ip_addresses(v=6), st.integers(0, 128)
 )
 ranges = st.lists(networks, max_size=3).map(tuple)
 interfaces = st.lists(st.sampled_from(["eth0", "eth1", "tap0"]), max_size=3).map(tuple)
@@ -49,7 +47,7 @@ any_settings = st.builds(
     ipv6=st.booleans(),
     redirect_dns=st.booleans(),
     capture_all_dns=st.booleans(),
-    dns_servers=st.lists(st.ip_addresses(), max_size=3).map(tuple),
+    dns_servers=st.lists(st.ip_addresses().map(lambda one: address(str(one))), max_size=3).map(tuple),
 )
 FAMILIES: tuple[Family, ...] = (4, 6)
 
@@ -83,8 +81,8 @@ def test_a_call_without_settings_makes_chains_and_intercepts_nothing() -> None:
 def test_krun_leaves_out_what_leads_to_the_inbound_port_while_nobody_has_to_listen_there() -> None:
     own = Settings(
         inbound_is_optional=True,
-        loopback=IPv4Network("127.0.0.0/8"),
-        outbound_ranges=(IPv4Network("10.0.0.0/8"),),
+        loopback=network("127.0.0.0/8"),
+        outbound_ranges=(network("10.0.0.0/8"),),
         outbound_exclude_ports=(15008,),
     )
     assert texts(own) == [
@@ -129,8 +127,8 @@ def test_excluded_ports_count_only_where_every_port_is_intercepted() -> None:
 def test_what_goes_out_is_excluded_by_range_before_it_is_included_by_port_and_by_range() -> None:
     decided = Settings(
         ipv6=True,
-        outbound_ranges=(IPv6Network("fd00::/8"), IPv4Network("10.0.0.0/8"), IPv4Network("9.0.0.0/8")),
-        outbound_exclude_ranges=(IPv4Network("10.1.0.0/16"), IPv6Network("fd01::/16")),
+        outbound_ranges=(network("fd00::/8"), network("10.0.0.0/8"), network("9.0.0.0/8")),
+        outbound_exclude_ranges=(network("10.1.0.0/16"), network("fd01::/16")),
         outbound_ports=(9000,),
         virtual_interfaces=("tap0", "tap1"),
     )
@@ -175,13 +173,13 @@ def test_groups_are_exempt_each_or_the_only_ones_together() -> None:
 
 
 def test_a_range_of_loopback_that_is_included_takes_the_rules_for_calls_to_itself_away() -> None:
-    decided = Settings(outbound_ranges=(IPv4Network("127.1.2.3/32"),))
+    decided = Settings(outbound_ranges=(network("127.1.2.3/32"),))
     assert not [text for text in texts(decided) if "! --uid-owner" in text or "! --gid-owner" in text]
     assert "-A ISTIO_OUTPUT -m owner --uid-owner 1337 -j RETURN" in texts(decided)
 
 
 def test_dns_is_led_to_the_agent_and_its_conversations_are_kept_apart() -> None:
-    decided = Settings(ipv6=True, redirect_dns=True, dns_servers=(ip_address("10.0.0.10"), ip_address("10.0.0.11")))
+    decided = Settings(ipv6=True, redirect_dns=True, dns_servers=(address("10.0.0.10"), address("10.0.0.11")))
     assert [text for text in texts(decided) if "DNS" in text] == [
         "-A ISTIO_OUTPUT -j ISTIO_OUTPUT_DNS",
         "-A ISTIO_OUTPUT_DNS -p tcp --dport 53 -d 10.0.0.10/32 -j REDIRECT --to-ports 15053",
@@ -303,9 +301,7 @@ def is_redirected(rule: Rule) -> bool:
 
 @given(any_settings)
 def test_loopback_is_the_last_that_returns_before_ranges_and_is_always_there(decided: Settings) -> None:
-    loopbacks = [
-        rule for rule in rules(decided) if rule.match.destination in (decided.loopback, IPv6Network("::1/128"))
-    ]
+    loopbacks = [rule for rule in rules(decided) if rule.match.destination in (decided.loopback, network("::1/128"))]
     assert {rule.family for rule in loopbacks} >= {rule.family for rule in rules(decided)}
 
 

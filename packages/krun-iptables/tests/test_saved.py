@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_address
-
 import pytest
 
+from krun_iptables.network import address, network
 from krun_iptables.rule import Rule
 from krun_iptables.rules import rules
 from krun_iptables.saved import is_text_of
 from krun_iptables.settings import Settings
 
 TPROXY = Settings(mode="TPROXY", inbound_ports=(80,), ipv6=True, exclude_interfaces=("eth9",))
-DNS = Settings(redirect_dns=True, ipv6=True, dns_servers=(ip_address("10.0.0.10"), ip_address("::ffff:1.2.3.4")))
+DNS = Settings(redirect_dns=True, ipv6=True, dns_servers=(address("10.0.0.10"), address("::ffff:1.2.3.4")))
 OUT = Settings(
     ipv6=True,
-    outbound_ranges=(IPv4Network("0.0.0.0/0"), IPv6Network("fd00::/8"), IPv4Network("10.0.0.0/8")),
+    outbound_ranges=(network("0.0.0.0/0"), network("fd00::/8"), network("10.0.0.0/8")),
     all_groups=False,
     groups=("5", "6"),
 )

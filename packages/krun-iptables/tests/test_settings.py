@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import pytest
 
+from krun_iptables.network import Network, address, network
 from krun_iptables.settings import Settings
 
 
@@ -21,28 +21,28 @@ def test_dns_is_led_away_where_there_is_a_server_or_all_of_it() -> None:
     assert not Settings(redirect_dns=True).captures_dns
     assert not Settings(capture_all_dns=True).captures_dns
     assert Settings(redirect_dns=True, capture_all_dns=True).captures_dns
-    assert Settings(redirect_dns=True, dns_servers=(ip_address("fd00::10"),)).captures_dns
+    assert Settings(redirect_dns=True, dns_servers=(address("fd00::10"),)).captures_dns
 
 
 @pytest.mark.parametrize(
-    ("network", "is_it"),
+    ("named", "is_it"),
     [
-        (IPv4Network("127.0.0.0/8"), True),
-        (IPv4Network("127.1.2.3/32"), True),
-        (IPv6Network("::1/128"), True),
-        (IPv4Network("0.0.0.0/0"), False),
-        (IPv6Network("::/0"), False),
-        (IPv4Network("10.0.0.0/8"), False),
+        (network("127.0.0.0/8"), True),
+        (network("127.1.2.3/32"), True),
+        (network("::1/128"), True),
+        (network("0.0.0.0/0"), False),
+        (network("::/0"), False),
+        (network("10.0.0.0/8"), False),
     ],
 )
-def test_loopback_is_named_by_an_address_in_it(network: IPv4Network | IPv6Network, is_it: bool) -> None:
-    assert Settings(outbound_ranges=(network,)).captures_loopback == is_it
+def test_loopback_is_named_by_an_address_in_it(named: Network, is_it: bool) -> None:
+    assert Settings(outbound_ranges=(named,)).captures_loopback == is_it
 
 
 def test_settings_are_shown_as_json_values_under_their_names() -> None:
     decided = Settings(
-        outbound_ranges=(IPv4Network("10.0.0.0/8"), IPv6Network("fd00::/8")),
-        dns_servers=(ip_address("10.0.0.10"),),
+        outbound_ranges=(network("10.0.0.0/8"), network("fd00::/8")),
+        dns_servers=(address("10.0.0.10"),),
         inbound_ports=(81, 80),
         native_nftables=True,
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from krun_iptables.explain_route import Route
+from krun_iptables.network import address, network
 from krun_iptables.rule import Rule
 from krun_iptables.rules import rules
 from krun_iptables.settings import Settings
@@ -71,18 +72,18 @@ def test_both_directions_of_both_families_are_tried() -> None:
 
 
 def test_each_range_is_tried_at_an_address_of_its_own_that_a_way_leads_to() -> None:
-    ranges = (ip_network("10.0.0.0/8"), ip_network("10.1.0.128/25"), ip_network("172.16.0.0/12"))
+    ranges = (network("10.0.0.0/8"), network("10.1.0.128/25"), network("172.16.0.0/12"))
     found = planned(Settings(outbound_ranges=ranges))
-    for network in ranges[:2]:
-        probe = first(found, f"outbound IPv4 {network}")
-        assert probe.packet.destination in network
+    for one in ranges[:2]:
+        probe = first(found, f"outbound IPv4 {one}")
+        assert probe.packet.destination in one
         assert probe.packet.out_interface == "eth0"
     assert [one.reason for one in found.unproven if "172.16" in one.name] == ["no way leads to 172.16.0.0/12"]
 
 
 def test_what_must_not_be_intercepted_differs_by_one_thing_only_from_what_must() -> None:
     settings = EVERYTHING.but(
-        outbound_exclude_ports=(5432,), outbound_exclude_ranges=(ip_network("10.1.0.7/32"),), ipv6=False
+        outbound_exclude_ports=(5432,), outbound_exclude_ranges=(network("10.1.0.7/32"),), ipv6=False
     )
     found = planned(settings)
     taken = first(found, "outbound IPv4")
@@ -103,7 +104,7 @@ def test_without_root_what_comes_in_is_told_as_not_provable() -> None:
 
 
 def test_dns_is_asked_by_both_protocols_and_the_agents_own_question_passes() -> None:
-    settings = Settings(all_outbound=True, redirect_dns=True, dns_servers=(ip_address("10.1.0.53"),))
+    settings = Settings(all_outbound=True, redirect_dns=True, dns_servers=(address("10.1.0.53"),))
     found = planned(settings)
     asked = [probe for probe in found.probes if probe.name.startswith("DNS IPv4")]
     assert [(probe.packet.protocol, str(probe.packet.destination), probe.wanted.port) for probe in asked] == [

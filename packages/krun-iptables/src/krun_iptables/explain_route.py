@@ -13,8 +13,7 @@ from krun_iptables.record import Record
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from krun_iptables.packet import Address
-    from krun_iptables.rule import Network
+    from krun_iptables.packet import Address, Network
 
 ADDRESSES6 = Path("/proc/net/if_inet6")
 ROUTES4, ROUTES6 = Path("/proc/net/route"), Path("/proc/net/ipv6_route")

@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
-    from krun_iptables.settings import Address
+    from krun_iptables.network import Address
 
     class Facts(Protocol):
         """The machine, or a test's idea of one."""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network
-
+from krun_iptables.network import network
 from krun_iptables.rule import Rule
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from krun_iptables.rule import Family, Match, Network, Table, Target
+    from krun_iptables.network import Network
+    from krun_iptables.rule import Family, Match, Table, Target
     from krun_iptables.settings import Settings
 
-LOOPBACK6 = IPv6Network("::1/128")
+LOOPBACK6 = network("::1/128")
 # Envoy's source address when it hands an incoming connection to the application (InboundPassthroughBindIpv4, …Ipv6).
-PASSTHROUGH = (IPv4Network("127.0.0.6/32"), IPv6Network("::6/128"))
+PASSTHROUGH = (network("127.0.0.6/32"), network("::6/128"))
 
 
 class Families:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address
-
 from krun_iptables.errors import Unreachable
+from krun_iptables.network import Address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from krun_iptables.settings import Address
 
 
 def addresses() -> tuple[Address, ...]:
@@ -32,7 +29,7 @@ def addresses() -> tuple[Address, ...]:
         attributes = netlink.unpack(answer[ADDRESS.size :])
         value = attributes.get(ADDRESS_LOCAL) or attributes.get(ADDRESS_VALUE) or b""
         if len(value) in (4, 16):
-            found.append(IPv4Address(value) if len(value) == 4 else IPv6Address(value))
+            found.append(Address(packed=value))
     return tuple(found)
 
 

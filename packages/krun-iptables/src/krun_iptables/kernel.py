@@ -6,14 +6,12 @@ another process does them (``kernel_worker``), and when one fails those before i
 
 from __future__ import annotations
 
-import contextlib
-
 from krun_iptables import backend as backends
 from krun_iptables import guard, kernel_before, kernel_state, nft, nft_state, restore
 from krun_iptables import routes as routing
 from krun_iptables.errors import Denied, Failure
 from krun_iptables.kernel_change import ByIptables, ByNft
-from krun_iptables.kernel_place import alone
+from krun_iptables.kernel_place import Alone
 from krun_iptables.kernel_program import PERMISSION_HINT
 
 TYPE_CHECKING = False
@@ -47,7 +45,7 @@ def apply(
         Denied: the tool is not there, or it is not permitted.
         Unreachable, DeadlinePassed, Misconfigured: it failed otherwise.
     """
-    with alone(namespace=namespace, cni=cni):
+    with Alone(namespace=namespace, cni=cni):
         seen = kernel_state.seen()
         change: ByNft | ByIptables
         if native:
@@ -77,7 +75,7 @@ def remove(*, kind: str = backends.AUTO, namespace: str = "") -> tuple[str, str]
         Denied: it is not permitted.
         Unreachable, DeadlinePassed, Misconfigured: it failed otherwise.
     """
-    with alone(namespace=namespace):
+    with Alone(namespace=namespace):
         before = kernel_before.look(kernel_state.seen())
         if before.refused and before.is_empty:
             raise Denied(f"rules cannot be removed: {'; '.join(before.refused)}", hint=PERMISSION_HINT)
@@ -102,8 +100,10 @@ def _whole(work: Callable[[], tuple[str, str]], before: Before, *, steps: int) -
 
     def mend() -> None:
         # A failure of this one would hide the one that it is about.
-        with contextlib.suppress(Failure):
+        try:  # noqa: SIM105 - contextlib is slow to import
             kernel_before.bring_back(before)
+        except Failure:
+            pass
 
     def carefully() -> tuple[str, str]:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from krun_iptables import backend as backends
 from krun_iptables import guard, kernel_program, kernel_state, nft, nft_state, restore
-from krun_iptables.errors import Denied
+from krun_iptables.errors import Denied, Unreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,7 +109,16 @@ class ByNft:
 
     def make(self, before: Before, *, force: bool) -> str:
         """Do it; returns the tool. Raises a Failure when something was left undone."""
-        nft_state.put(nft.replace(self.rules))
+        if before.native or not self._create():
+            nft_state.put(nft.replace(self.rules))
         for one in before.holders:
             one.put(restore.remove(before.state(one)) + guard.down(before.saved[one]))
         return self.name
+
+    def _create(self) -> bool:
+        """Do it where nothing of ours is. Returns whether that was so: another program may have been there first."""
+        try:
+            nft_state.put(nft.create(self.rules))
+        except Unreachable:
+            return False  # if it is for another reason, replacing fails for it too
+        return True

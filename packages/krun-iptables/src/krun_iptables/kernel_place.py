@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import time
@@ -10,43 +9,47 @@ import time
 from krun_iptables.errors import DeadlinePassed, Denied, Misconfigured
 from krun_iptables.kernel_program import LOCK_WAIT
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 HERE = "/proc/self/ns/net"
 TICK = 0.01  # seconds between two tries at the lock
 NETWORK = 0x40000000  # CLONE_NEWNET
 
 
-@contextlib.contextmanager
-def alone(*, namespace: str = "", cni: bool = False) -> Iterator[None]:
+class Alone:
     """In the network namespace of that path, if one is given, and with nobody else of us at work in it.
 
     This process stays in the namespace. The lock is the namespace itself, so that no file has to be agreed on; programs
     that are started hold it too, should they outlive us. ``cni``: iptables does not wait for its own lock, which is the
     machine's.
 
-    Raises:
+    Entering raises:
         Misconfigured, Denied: there is no such namespace, or it is not ours to enter.
         DeadlinePassed: somebody else of us is at work, and has not ended.
     """
-    if namespace:
-        enter(namespace)
-        if cni:
-            # Istio's is the namespace's own file, which we hold already: so one that nobody else has.
-            os.environ["XTABLES_LOCKFILE"] = f"/proc/self/fd/{os.memfd_create('lock', 0)}"
-    try:
-        lock = os.open(HERE, os.O_RDONLY)
-    except OSError:
-        lock = -1  # a sandbox that shows no namespaces: there, who comes second fails by a text that does not fit
-    try:
-        if lock >= 0:
-            _take(lock)
-        yield
-    finally:
-        if lock >= 0:
-            os.close(lock)
+
+    def __init__(self, *, namespace: str = "", cni: bool = False) -> None:
+        self._namespace = namespace
+        self._is_cni = cni
+        self._lock = -1
+
+    def __enter__(self) -> None:
+        if self._namespace:
+            enter(self._namespace)
+            if self._is_cni:
+                # Istio's is the namespace's own file, which we hold already: so one that nobody else has.
+                os.environ["XTABLES_LOCKFILE"] = f"/proc/self/fd/{os.memfd_create('lock', 0)}"
+        try:
+            self._lock = os.open(HERE, os.O_RDONLY)
+        except OSError:
+            return  # a sandbox that shows no namespaces: there, who comes second fails by a text that does not fit
+        try:
+            _take(self._lock)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
 
 
 def _take(lock: int) -> None:

@@ -5,7 +5,6 @@ They are the lines that ``log`` writes; a test holds that.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import time
@@ -46,8 +45,10 @@ class Lines(Record):
         write = as_json if style == "json" else as_text
         line = write(tool=self.tool, level=level, message=message, fields=fields)
         # A line that cannot be written must not take the tool down.
-        with contextlib.suppress(OSError):
+        try:  # noqa: SIM105 - contextlib is slow to import
             os.write(STDERR, f"{line}\n".encode(errors="backslashreplace"))
+        except OSError:
+            pass
 
 
 def as_text(*, tool: str, level: str, message: str, fields: Mapping[str, object]) -> str:

@@ -51,6 +51,15 @@ def replace(rules: Sequence[Rule]) -> str:
     return clear(TABLES) + render(rules)
 
 
+def create(rules: Sequence[Rule]) -> str:
+    """The transaction that fills our tables, and does nothing when one of them is there already.
+
+    Where none is, it is half as long as ``replace``: the kernel keeps the caller waiting for tables that go.
+    """
+    lines = render(rules).splitlines(keepends=True)
+    return "".join(f"create{line.removeprefix('add')}" if line.startswith("add table ") else line for line in lines)
+
+
 def clear(tables: Iterable[str]) -> str:
     """The transaction that takes these tables away, whether they are there or not."""
     return "".join(f"add table {FAMILY} {table}\ndelete table {FAMILY} {table}\n" for table in tables)

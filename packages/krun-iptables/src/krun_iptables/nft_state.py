@@ -5,11 +5,10 @@ A listing that is not understood counts as different: then all of ours is replac
 
 from __future__ import annotations
 
-import ipaddress
-
 from krun_iptables import kernel_program, nft
 from krun_iptables.errors import Denied
 from krun_iptables.kernel_state import standing
+from krun_iptables.network import network
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def listing(tables: Sequence[str] | None) -> str:
 
 def is_held(rules: Sequence[Rule], *, listing: str) -> bool:
     """Whether the listing of our tables, by ``nft --stateless --numeric list table``, has exactly these rules."""
-    return listed(listing) == decided(rules)
+    return listed(listing) == decided(rules) if listing else not rules
 
 
 def decided(rules: Sequence[Rule]) -> Chains:
@@ -122,6 +121,10 @@ def _value(word: str) -> str:
     except ValueError:
         pass
     try:
-        return str(ipaddress.ip_network(word, strict=False)) if "." in word or ":" in word else word
+        return (
+            str(network(word if "/" in word else f"{word}/{32 if '.' in word else 128}"))
+            if "." in word or ":" in word
+            else word
+        )
     except ValueError:
         return word

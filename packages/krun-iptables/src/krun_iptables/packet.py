@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from krun_iptables.record import Record
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Address, IPv6Address
+    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
     from typing import Literal
 
     from krun_iptables.rule import Family, Match
 
     Address = IPv4Address | IPv6Address
+    Network = IPv4Network | IPv6Network
 
 LOOPBACK = "lo"
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
-
 from krun_iptables import values
 from krun_iptables.arguments import Given
 from krun_iptables.choice import switch, wrong
 from krun_iptables.contract import FOREIGN_STATUS, FOREIGN_TUNNEL, PORTS
 from krun_iptables.interfaces import usable
+from krun_iptables.network import network
 from krun_iptables.options import OPTIONS
 from krun_iptables.settings import PROXY_ID, Settings, is_loopback
 
@@ -28,7 +27,7 @@ LARGEST_NUMBER = 2**32 - 1
 TABLES_OF_THE_KERNEL = (253, 254, 255)
 # krun's own defaults, see docs/decisions/0002.
 OWN_RANGES = "10.0.0.0/8"
-OWN_LOOPBACK = IPv4Network("127.0.0.0/8")
+OWN_LOOPBACK = network("127.0.0.0/8")
 # Tunnels are mTLS or h2 already: captured once more, they would run in a circle.
 ALWAYS_EXCLUDED = (FOREIGN_TUNNEL, PORTS["HBONE_H2C"])
 # What the platform, a prober or a scraper asks must answer without a certificate.
@@ -77,13 +76,13 @@ def _own(found: Mapping[str, Any], choice: Choice, *, facts: Facts) -> dict[str,
     if not ranges and not is_all:
         raise wrong(given, "holds no range: nothing would be intercepted", hint=f"the default is {OWN_RANGES}")
     loopback = found.get("loopback", OWN_LOOPBACK)
-    for network in ranges:
-        if is_loopback(network.network_address) and "loopback" not in found:
+    for one in ranges:
+        if is_loopback(one.network_address) and "loopback" not in found:
             hint = f"leave out what lies in {loopback}: parts of one workload talk there"
-            raise wrong(given, "is loopback, which is never intercepted", hint=hint, entry=str(network))
+            raise wrong(given, "is loopback, which is never intercepted", hint=hint, entry=str(one))
     never = _once((*found.get("inbound_exclude_ports", ()), *ALWAYS_EXCLUDED_INBOUND))
     # krun's Envoy listens on IPv4; IPv6 is led to one where it is asked for, and a range of it is not refused.
-    wants_6 = found.get("dual_stack", any(network.version == 6 for network in ranges))
+    wants_6 = found.get("dual_stack", any(one.version == 6 for one in ranges))
     return {
         "loopback": loopback,
         "inbound_is_optional": True,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, ip_address
-
 from krun_iptables.errors import Misconfigured
+from krun_iptables.network import address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from krun_iptables.settings import Address
+    from krun_iptables.network import Address
 
 PATH = "/etc/resolv.conf"
 
@@ -32,14 +31,14 @@ def parse(text: str) -> tuple[Address, ...]:
     """Lines that start otherwise, and what is no address, are passed over."""
     lines = (line.split() for line in text.split("\n"))
     found = (_address(words[1]) for words in lines if len(words) > 1 and words[0] == "nameserver")
-    return tuple(address for address in found if address is not None)
+    return tuple(one for one in found if one is not None)
 
 
 def _address(text: str) -> Address | None:
+    # The interface of a link-local server is nothing that a rule can hold.
+    front, scoped, interface = text.partition("%")
     try:
-        address = ip_address(text)
+        found = address(front)
     except ValueError:
         return None
-    # The interface of a link-local server is nothing that a rule can hold.
-    is_scoped = isinstance(address, IPv6Address) and address.scope_id is not None
-    return ip_address(text.partition("%")[0]) if is_scoped else address
+    return found if not scoped or (found.version == 6 and interface) else None

@@ -13,7 +13,6 @@ left has Istio's defaults, or the mark that a rule of ours sets.
 from __future__ import annotations
 
 import _socket as socket  # without selectors and enum, which take longer to load than all of this to run
-import contextlib
 import errno
 import struct
 import sys
@@ -25,7 +24,7 @@ from krun_iptables.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
 # linux/rtnetlink.h, linux/fib_rules.h, linux/if_addr.h
 NEW_ADDRESS, DELETE_ADDRESS, GET_ADDRESS = 20, 21, 22
@@ -66,6 +65,11 @@ class Found(Record):
     table: int
     priority: int = 0  # of a new one the kernel chooses it
 
+    @property
+    def text(self) -> str:
+        """As ``ip rule`` takes it."""
+        return f"fwmark {self.mark} lookup {self.table}"
+
 
 class Standing(Record):
     """What of ours is there."""
@@ -103,17 +107,16 @@ def bring_back(was: Standing) -> None:
 
 
 def _add_address() -> None:
-    with _refusals(f"address {ENVOY}/128 on lo", unless=(errno.EEXIST,)):
-        netlink.tell(NEW_ADDRESS, _address(), flags=netlink.ADD)
+    _tell(f"address {ENVOY}/128 on lo", NEW_ADDRESS, _address(), unless=(errno.EEXIST,), flags=netlink.ADD)
 
 
 def _add_rule(rule: Found, *, is_there: bool) -> None:
-    with _refusals(f"route of table {rule.table}", unless=(errno.EEXIST,)):
-        netlink.tell(NEW_ROUTE, _route(rule.family, rule.table, protocol=OURS, scope=HOST), flags=netlink.ADD)
+    there = (errno.EEXIST,)
+    route = _route(rule.family, rule.table, protocol=OURS, scope=HOST)
+    _tell(f"route of table {rule.table}", NEW_ROUTE, route, unless=there, flags=netlink.ADD)
     if not is_there:
-        with _refusals(f"rule fwmark {rule.mark} lookup {rule.table}", unless=(errno.EEXIST,)):
-            message = _rule(rule.family, rule.mark, rule.table, priority=rule.priority, protocol=OURS)
-            netlink.tell(NEW_RULE, message, flags=netlink.ADD)
+        message = _rule(rule.family, rule.mark, rule.table, priority=rule.priority, protocol=OURS)
+        _tell(f"rule {rule.text}", NEW_RULE, message, unless=there, flags=netlink.ADD)
 
 
 def standing(*, marks: Collection[int] = ()) -> Standing:
@@ -134,28 +137,26 @@ def remove(there: Standing, *, but: Routes = NOTHING, kept: Standing | None = No
         is_wanted = (rule.mark, rule.table) == (but.mark, but.table) and (rule.family == AF_INET or but.ipv6)
         if is_wanted or rule in kept.rules:
             continue
-        with _refusals(f"rule fwmark {rule.mark} lookup {rule.table}", unless=(errno.ENOENT,)):
-            netlink.tell(DELETE_RULE, _rule(rule.family, rule.mark, rule.table, priority=rule.priority))
-        with _refusals(f"route of table {rule.table}", unless=(errno.ESRCH, errno.ENOENT)):
-            netlink.tell(DELETE_ROUTE, _route(rule.family, rule.table))
+        message = _rule(rule.family, rule.mark, rule.table, priority=rule.priority)
+        _tell(f"rule {rule.text}", DELETE_RULE, message, unless=(errno.ENOENT,))
+        route = _route(rule.family, rule.table)
+        _tell(f"route of table {rule.table}", DELETE_ROUTE, route, unless=(errno.ESRCH, errno.ENOENT))
         removed = True
     if there.address and not but.ipv6 and not kept.address:
-        with _refusals(f"address {ENVOY}/128 on lo", unless=(errno.EADDRNOTAVAIL,)):
-            netlink.tell(DELETE_ADDRESS, _address())
+        _tell(f"address {ENVOY}/128 on lo", DELETE_ADDRESS, _address(), unless=(errno.EADDRNOTAVAIL,))
         removed = True
     return removed
 
 
-@contextlib.contextmanager
-def _refusals(what: str, *, unless: tuple[int, ...]) -> Iterator[None]:
+def _tell(what: str, kind: int, body: bytes, *, unless: tuple[int, ...], flags: int = 0) -> None:
     """The kernel's refusals as failures, but for the one that says that it is so already."""
     try:
-        yield
+        netlink.tell(kind, body, flags=flags)
     except OSError as error:
         if error.errno in unless:
             return
-        kind = Denied if error.errno in (errno.EPERM, errno.EACCES) else Unreachable
-        raise kind(f"{what}: {error.strerror}", hint=HINT) from None
+        refusal = Denied if error.errno in (errno.EPERM, errno.EACCES) else Unreachable
+        raise refusal(f"{what}: {error.strerror}", hint=HINT) from None
 
 
 def _found(family: int, marks: Collection[int]) -> list[Found]:

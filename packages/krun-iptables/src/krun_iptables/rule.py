@@ -6,10 +6,10 @@ from krun_iptables.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ipaddress import IPv4Network, IPv6Network
     from typing import Literal
 
-    Network = IPv4Network | IPv6Network
+    from krun_iptables.network import Network
+
     Family = Literal[4, 6]
     Table = Literal["filter", "mangle", "nat", "raw"]
 

@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from krun_iptables.network import Network
     from krun_iptables.routes import Routes
     from krun_iptables.rule import Rule
     from krun_iptables.settings import Settings
@@ -81,7 +82,7 @@ def _outbound(settings: Settings, of: Families) -> Iterator[Rule]:
     yield from _included(settings, of)
 
 
-def _by_family(networks: tuple[r.Network, ...]) -> list[r.Network]:
+def _by_family(networks: tuple[Network, ...]) -> list[Network]:
     return sorted(networks, key=lambda network: network.version)
 
 

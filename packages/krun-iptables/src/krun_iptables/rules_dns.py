@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
-
 from krun_iptables import rule as r
 from krun_iptables.contract import FOREIGN_DNS
+from krun_iptables.network import network
 from krun_iptables.rule import ANY, Match, Target, jump
 
 TYPE_CHECKING = False
@@ -52,7 +51,7 @@ def _places(settings: Settings, *, family: Family) -> Iterator[tuple[Match, str]
         yield ANY, "every DNS server"
         return
     for server in settings.servers(family):
-        yield Match(destination=ip_network(server)), f"DNS server {server}"
+        yield Match(destination=network(f"{server}/{8 * len(server.packed)}")), f"DNS server {server}"
 
 
 def _owned(of: Families, owner: Match, *, who: str) -> Iterator[Rule]:

@@ -5,19 +5,15 @@ A list keeps its order and its doubles, as Istio's own does (tools/common/config
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
-
 from krun_iptables.contract import FOREIGN_PROBE, FOREIGN_TUNNEL, PORTS
+from krun_iptables.network import network
 from krun_iptables.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ipaddress import IPv4Address, IPv6Address
     from typing import Literal
 
-    from krun_iptables.rule import Network
-
-    Address = IPv4Address | IPv6Address
+    from krun_iptables.network import Address, Network
 
 # Istio's own (tools/common/config/config.go, DefaultConfig).
 ENVOY_PORT = PORTS["ENVOY_CAPTURED_OUT"]
@@ -28,7 +24,7 @@ PROBE_TIMEOUT = 5.0
 TPROXY_MARK = 1337
 TPROXY_TABLE = 133
 PROXY_ID = "1337"
-LOOPBACK = IPv4Network("127.0.0.1/32")
+LOOPBACK = network("127.0.0.1/32")
 
 
 class Settings(Record):
@@ -60,7 +56,7 @@ class Settings(Record):
     all_groups: bool = True
     groups: tuple[str, ...] = ()  # the only ones that are intercepted, unless all_groups
     exclude_groups: tuple[str, ...] = ()  # of all_groups
-    loopback: IPv4Network = LOOPBACK
+    loopback: Network = LOOPBACK
     # Of both.
     exclude_interfaces: tuple[str, ...] = ()
     virtual_interfaces: tuple[str, ...] = ()  # what comes in there is as if it went out
@@ -117,7 +113,7 @@ class Settings(Record):
 
 def is_loopback(address: Address) -> bool:
     """As Istio decides it (SeparateV4V6)."""
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    return address.unmapped.is_loopback
 
 
 def _json(value: object) -> object:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-
+from krun_iptables import network as ranges
 from krun_iptables.choice import wrong
 from krun_iptables.settings import is_loopback
 
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from krun_iptables.arguments import Given
-    from krun_iptables.rule import Network
+    from krun_iptables.network import Network
 
 EVERYTHING = "*"
 LARGEST_PORT = 65535
@@ -57,7 +56,7 @@ def networks(given: Given, *, hint: str = RANGES_HINT) -> tuple[Network, ...]:
 
 def names_loopback(text: str) -> bool:
     """Tell whether a range of this list is written with an address of loopback, which Istio goes by."""
-    return any(is_loopback(ip_address(entry.partition("/")[0])) for entry in entries(text))
+    return any(is_loopback(ranges.address(entry.partition("/")[0])) for entry in entries(text))
 
 
 def network(given: Given, text: str, *, hint: str = RANGES_HINT) -> Network:
@@ -66,21 +65,21 @@ def network(given: Given, text: str, *, hint: str = RANGES_HINT) -> Network:
     if not slash or not address or not length.isdecimal() or str(int(length)) != length or "%" in address:
         raise wrong(given, "is no range: ADDRESS/LENGTH is one", hint=hint, entry=text)
     try:
-        found = ip_network(text, strict=False)
+        found = ranges.network(text)
     except ValueError as error:
         raise wrong(given, f"is no range: {error}", hint=hint, entry=text) from None
     # What Istio's tool takes here, iptables and nft mask.
-    if given.is_own and ip_address(address) != found.network_address:
+    if given.is_own and ranges.address(address) != found.network_address:
         raise wrong(given, f"is no range: it has bits behind its length, {found} has none", hint=hint, entry=text)
     return found
 
 
-def loopback(given: Given) -> IPv4Network:
+def loopback(given: Given) -> Network:
     """Read the range that is loopback (Istio's ValidateIPv4LoopbackCidr)."""
     hint = "a range within 127.0.0.0/8, as 127.0.0.1/32"
     text = given.text.strip()
     found = network(given, text, hint=hint)
-    if isinstance(found, IPv6Network) or not found.subnet_of(IPv4Network("127.0.0.0/8")):
+    if found.version == 6 or found.prefixlen < 8 or not is_loopback(found.network_address):
         raise wrong(given, "is not within 127.0.0.0/8", hint=hint, entry=text)
     return found
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from krun_iptables.explain_route import Route
-    from krun_iptables.packet import Address
-    from krun_iptables.rule import Network, Rule
+    from krun_iptables.packet import Address, Network
+    from krun_iptables.rule import Rule
 
 NOBODY = 65534  # what most systems call so: no proxy is it
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from krun_iptables import rule as r
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Literal, Protocol
 
+    from krun_iptables import network
     from krun_iptables.explain import Explanation
     from krun_iptables.explain_route import Route
-    from krun_iptables.packet import Address
-    from krun_iptables.rule import Network, Rule
+    from krun_iptables.packet import Address, Network
+    from krun_iptables.rule import Rule
     from krun_iptables.verify_owner import Owner
 
     class Machine(Protocol):
@@ -125,11 +126,11 @@ class _Planner:
                 self.probes.append(probe)
         return first
 
-    def _reason(self, network: Network | None, family: int) -> str:
+    def _reason(self, whom: network.Network | None, family: int) -> str:
         """Why nothing can be tried."""
-        if any(self.machine.route(place) for place in self._places(network, family)):
+        if any(self.machine.route(place) for place in self._places(whom, family)):
             return "what this process may call as, the rules spare: root can try others"
-        return f"no way leads to {network or 'anywhere'}"
+        return f"no way leads to {whom or 'anywhere'}"
 
     def _first(
         self, name: str, places: Iterable[Address], port: int, *, end: str, protocol: Literal["tcp", "udp"] = "tcp"
@@ -169,14 +170,15 @@ class _Planner:
             wanted=wanted,
         )
 
-    def _places(self, network: Network | None, family: int) -> Iterator[Address]:
-        """Addresses of a network, or anywhere; those that have a way of their own first."""
+    def _places(self, whom: network.Network | None, family: int) -> Iterator[Address]:
+        """Addresses of a range, or anywhere; those that have a way of their own first."""
+        within = None if whom is None else ip_network(str(whom))
         near = [other for other in self.machine.neighbours() if other.version == family]
         for other in near:
-            inside = other if network is None else _common(other, network)
+            inside = other if within is None else _common(other, within)
             if inside is not None:
                 yield from _some(inside)
-        yield from NOWHERE[family] if network is None else _some(network)
+        yield from NOWHERE[family] if within is None else _some(within)
 
     def _spared(self, rules: list[Rule], taken: Probe) -> None:
         """Connections that differ from one that is taken, by a port, a range or an owner, and must not be."""
@@ -186,7 +188,7 @@ class _Planner:
             if match.protocol == "tcp" and match.port:
                 self._spare(f"excluded port {match.port}", packet.destination, match.port, application)
         for rule in _leading(rules, r.OUT, ""):
-            if rule.match.destination and not rule.match.destination.is_loopback:
+            if rule.match.destination and not rule.match.destination.network_address.is_loopback:
                 for place in itertools.islice(self._places(rule.match.destination, packet.family), 1):
                     self._spare(f"excluded range {rule.match.destination}", place, packet.port, application)
         for owner in self.machine.proxies(self.rules, application):

@@ -6,7 +6,8 @@ from krun_iptables import rule as r
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from krun_iptables.rule import Match, Network, Rule, Target
+    from krun_iptables.network import Network
+    from krun_iptables.rule import Match, Rule, Target
 
 # A rule of ours in a chain of the kernel that leads into none of our chains says by this comment whose it is.
 MARK = "ISTIO"
@@ -59,13 +60,7 @@ def _parts(match: Match) -> dict[str, list[str]]:
 
 
 def _given(option: str, value: str | Network | None) -> list[str]:
-    return [f"{option} {value if isinstance(value, str) else network_text(value)}"] if value else []
-
-
-def network_text(network: Network) -> str:
-    """As iptables and Go write it: an IPv4 address in an IPv6 one is told as such (Python does that from 3.13 on)."""
-    mapped = getattr(network.network_address, "ipv4_mapped", None)
-    return f"::ffff:{mapped}/{network.prefixlen}" if mapped else str(network)
+    return [f"{option} {value}"] if value else []
 
 
 def _ports(match: Match) -> list[str]:
