@@ -25,6 +25,10 @@ ENVOY = "envoy"
 HBONED = "hboned"
 SSHD = "krun-sshd"
 NAMES = "names relay"
+AGENT = "pilot-agent"
+TOKEN = "token"
+ROOT = "root"
+CERTIFICATE = "certificate"
 KILL = 9  # SIGKILL
 
 
@@ -35,11 +39,13 @@ class Step:
     name: str
     part: str
     start: ProcessSpec | None = None
+    run: ProcessSpec | None = None  # to its end; what it says last is the cause when it fails
     checks_certificates: bool = False
     writes_resolver: bool = False
     wait: Probe | None = None
     timeout: float = 0.0  # seconds
     setting: str = ""  # the variable that sets the timeout
+    diagnosis: Diagnosis | None = None  # what tells why nothing came of the wait
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +68,46 @@ class Certificates:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """What tells why a proxy did not become ready: its own words, and whether the control plane can be reached."""
+
+    log: Path  # the agent's last complaints
+    discovery: str  # HOST:PORT
+    discovery_san: str  # whom its certificate must name
+    roots: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A process that is run again and again while all goes on; its failure is a warning, never the end."""
+
+    name: str
+    process: ProcessSpec
+    every: float  # seconds from start to start
+    retry: float  # seconds after a failure; doubled with each, up to every
+    renews: str = ""  # the credential that it keeps good: run at 80 % of its life, when that comes first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credential:
+    """A file with an end: its age is told, its content never. ``kind`` is TOKEN, ROOT or CERTIFICATE."""
+
+    name: str
+    path: Path
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scopes:
+    """Envoy's file of the ports that the mesh has, and whom to ask for them while it runs."""
+
+    host: str
+    port: int  # of Envoy's admin interface
+    file: Path
+    owner: int | None = None  # who is to own the file (None: we)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """All that the supervisor needs to know."""
 
@@ -74,6 +120,11 @@ class Plan:
     files: Mapping[str, str] = field(default_factory=dict)
     ports: tuple[Port, ...] = ()
     certificates: Certificates | None = None
+    owner: int | None = None  # whose the files and folders are, when they are not ours
+    folders: tuple[str, ...] = ()  # below the run folder, in which the owner itself may write
+    tasks: tuple[Task, ...] = ()
+    credentials: tuple[Credential, ...] = ()
+    scopes: Scopes | None = None
     status_host: str = ""  # empty: no status port
     interception: str = ""  # captured or whitebox, where there is a mesh
     resolver: str = ""  # what the resolver's file is to hold while captured

@@ -34,7 +34,7 @@ def written(directory: Path, *, files: Mapping[str, str], is_kept: bool, owner: 
         directory.mkdir(mode=0o700, parents=is_kept, exist_ok=is_kept)
         try:
             for name, content in files.items():
-                _write(directory / name, content, owner=owner)
+                replace(directory / name, content, owner=owner)
         except OSError:
             if not is_kept:
                 _remove(directory)
@@ -63,7 +63,8 @@ def hand(descriptor: int, *, owner: int | None) -> None:
         os.fchown(descriptor, owner, owner)
 
 
-def _write(file: Path, content: str, *, owner: int | None) -> None:
+def replace(file: Path, content: str, *, owner: int | None) -> None:
+    """Write a file, 0600, in one step: whoever reads it sees the old one or the new one."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     share(file.parent, owner=owner)
     scratch = file.with_name(f".{file.name}.new")

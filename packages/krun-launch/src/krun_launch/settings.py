@@ -33,6 +33,7 @@ class Settings:
     app_timeout: float
     grace: float
     drain: float
+    restarts: int = 0
 
     @property
     def kill_after(self) -> float:
@@ -66,6 +67,7 @@ def settings(env: Mapping[str, str]) -> Settings:
         app_timeout=seconds(env, "KRUN_APP_TIMEOUT", default=240.0),
         grace=grace,
         drain=drain,
+        restarts=_count(env, "KRUN_RESTARTS", most=1000),
     )
 
 
@@ -79,6 +81,13 @@ def seconds(env: Mapping[str, str], name: str, *, default: float) -> float:
     if not 0 <= value <= 86400:
         raise Misconfigured(f"{name}={text!r}: not a number of seconds between 0 and 86400")
     return value
+
+
+def _count(env: Mapping[str, str], name: str, *, most: int) -> int:
+    text = env.get(name) or "0"
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and int(text) <= most):
+        raise Misconfigured(f"{name}={text[:20]!r}: not a number from 0 to {most}")
+    return int(text)
 
 
 def one_of(env: Mapping[str, str], name: str, *words: str) -> str:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from krun_launch import workload
 from krun_launch.contract import PORTS
 from krun_launch.errors import Misconfigured
-from krun_launch.settings import APP_PROTOCOLS, is_port, one_of
+from krun_launch.settings import APP_PROTOCOLS, one_of
 
 # What is read here: contract.py declares it for the package.
 READS = frozenset(
@@ -36,14 +37,8 @@ PROXY_PORT = PORTS["ENVOY_HTTP_PROXY"]
 # Where the mesh's own gateway takes mTLS by SNI; Istio's number.
 PASSTHROUGH_PORT = 15443
 
-# RFC 1123 §2.1, as Kubernetes has it for namespaces; also what makes a value safe inside the Lua text.
-LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\.?")
-# A label as a rule; the node id in Envoy's bootstrap takes a little more.
-NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 LOG_LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
-# SPIFFE-ID §2.1.
-TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,20 +64,20 @@ def settings(env: Mapping[str, str], *, run_dir: Path, is_captured: bool = False
 
     Raises Misconfigured (78) when one is missing or wrong, or when two contradict each other.
     """
-    namespace = _label(env, "WORKLOAD_NAMESPACE", default="default")
+    namespace = workload.namespace(env)
     gateway_host, gateway_port = _gateway(env)
-    app_port = _port_of(env, "PORT_http", default=PORTS["APP"])
+    app_port = workload.port_of(env, "PORT_http", default=PORTS["APP"])
     result = StaticSettings(
         run_dir=run_dir,
         loopback=_loopback(env),
         namespace=namespace,
-        name=_name(env, default=namespace),
-        trust_domain=_trust_domain(env),
+        name=workload.name(env, default=namespace),
+        trust_domain=workload.trust_domain(env),
         gateway_host=gateway_host,
         gateway_port=gateway_port,
         mesh_namespaces=_mesh_namespaces(env, own=namespace),
         app_port=app_port,
-        grpc_port=_port_of(env, "PORT_grpc", default=app_port),
+        grpc_port=workload.port_of(env, "PORT_grpc", default=app_port),
         app_protocol=one_of(env, "KRUN_APP_PROTOCOL", *APP_PROTOCOLS),
         is_captured=is_captured,
     )
@@ -105,22 +100,11 @@ def _loopback(env: Mapping[str, str]) -> str:
     return str(address)
 
 
-def _trust_domain(env: Mapping[str, str]) -> str:
-    project = env.get("PROJECT_ID")
-    text = env.get("TRUST_DOMAIN") or (f"{project}.svc.id.goog" if project else "cluster.local")
-    if not TRUST_DOMAIN.fullmatch(text):
-        raise Misconfigured(
-            f"TRUST_DOMAIN: {text!r} is not a SPIFFE trust domain",
-            hint="small letters, digits, dots and dashes, without spiffe:// (cluster.local)",
-        )
-    return text
-
-
 def _mesh_namespaces(env: Mapping[str, str], *, own: str) -> tuple[str, ...]:
     words = [word.strip() for word in (env.get("KRUN_MESH_NAMESPACES") or "").split(",")]
     names = {own, *filter(None, words)}
     for name in sorted(names):
-        if not LABEL.fullmatch(name):
+        if not workload.LABEL.fullmatch(name):
             raise Misconfigured(
                 f"KRUN_MESH_NAMESPACES: {name!r} is not a namespace", hint="names by comma: KRUN_MESH_NAMESPACES=web,db"
             )
@@ -150,7 +134,7 @@ def _host_port(variable: str, text: str, *, default: int | None = None) -> tuple
         return _host(variable, text), default
     if not has_port:
         raise Misconfigured(f"{variable}: {text!r} has no port", hint="HOST:PORT, or [IPV6]:PORT")
-    return _host(variable, host), _port(variable, port)
+    return _host(variable, host), workload.port(variable, port)
 
 
 def _host(variable: str, text: str) -> str:
@@ -164,41 +148,12 @@ def _host(variable: str, text: str) -> str:
     return text
 
 
-def _label(env: Mapping[str, str], variable: str, *, default: str) -> str:
-    text = env.get(variable) or default
-    if not LABEL.fullmatch(text):
-        raise Misconfigured(
-            f"{variable}: {text!r} is not a Kubernetes name", hint="small letters, digits and dashes, 63 at most"
-        )
-    return text
-
-
-def _name(env: Mapping[str, str], *, default: str) -> str:
-    text = env.get("WORKLOAD_NAME") or default
-    if not NAME.fullmatch(text):
-        raise Misconfigured(
-            f"WORKLOAD_NAME: {text!r} is not the name of a workload", hint="letters, digits, dashes, dots, 253 at most"
-        )
-    return text
-
-
 def log_level(env: Mapping[str, str]) -> str:
     """Envoy's own log level, which it would refuse in its words, and too late."""
     text = env.get("ENVOY_LOG_LEVEL") or "warning"
     if text not in LOG_LEVELS:
         raise Misconfigured(f"ENVOY_LOG_LEVEL={text!r}: no log level of Envoy", hint=f"one of {', '.join(LOG_LEVELS)}")
     return text
-
-
-def _port_of(env: Mapping[str, str], variable: str, *, default: int) -> int:
-    text = env.get(variable)
-    return _port(variable, text) if text else default
-
-
-def _port(variable: str, text: str) -> int:
-    if not is_port(text):
-        raise Misconfigured(f"{variable}: {text[:20]!r} is not a port", hint="a number from 1 to 65535")
-    return int(text)
 
 
 def _check_ports(settings: StaticSettings) -> None:
