@@ -94,6 +94,12 @@ def test_flags_that_exclude_each_other_are_wrong_usage(flags: list[str], tmp_pat
     assert "give one of them" in done.stderr
 
 
+def test_a_variable_that_a_flag_excludes_is_a_wrong_setting(tmp_path: Path) -> None:
+    done = iptables("--show-settings", PATH=str(tmp_path), CLEANUP_ONLY="true")
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "CLEANUP_ONLY, --show-settings: give one of them" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

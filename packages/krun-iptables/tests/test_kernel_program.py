@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import stat
 from pathlib import Path
 
@@ -117,3 +119,34 @@ def test_only_a_file_that_can_be_run_is_a_program(tmp_path: Path, monkeypatch: p
     Path(path).chmod(stat.S_IRUSR)
     (tmp_path / "folder").mkdir()
     assert program.find("folder") == ""
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that a test can wait for."""
+    monkeypatch.setattr(program, "TIMEOUT", 0.3)
+
+
+@pytest.mark.usefixtures("short")
+def test_a_program_that_goes_on_after_its_output_has_its_limit(tmp_path: Path) -> None:
+    with pytest.raises(DeadlinePassed, match="has not ended"):
+        program.run([script(tmp_path, "exec >&- 2>&-; exec sleep 60")])
+
+
+@pytest.mark.usefixtures("short")
+def test_what_a_script_has_started_ends_with_it(tmp_path: Path) -> None:
+    reads, writes = os.pipe()
+    os.set_inheritable(writes, True)
+    with pytest.raises(DeadlinePassed, match="has not ended"):
+        program.run([script(tmp_path, "sleep 60; true")])
+    os.close(writes)
+    poll = select.poll()
+    poll.register(reads, select.POLLIN)
+    assert poll.poll(5000), "sleep holds the pipe"
+    assert os.read(reads, 1) == b""
+    os.close(reads)
+
+
+def test_bytes_that_are_no_text_go_through_as_they_are(tmp_path: Path) -> None:
+    said = program.must([script(tmp_path, "printf 'a\\351b'")])
+    assert program.must([script(tmp_path, "od -An -tx1")], said).split() == ["61", "e9", "62"]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 AUTO, LEGACY, NFT = "auto", "legacy", "nft"
 # A rule that matches nothing, made and taken away in one transaction: it is never left behind.
+# What iptables-nft-save says of a table that has rules which are not its own.
+UNSHOWN = " is incompatible, use 'nft' tool"
 PROBE = "*nat\n-A INPUT -p 255 -j RETURN\n-D INPUT -p 255 -j RETURN\nCOMMIT\n"
 
 
@@ -37,8 +39,15 @@ class Backend(Record):
         return self.restore.rpartition("/")[2].removesuffix("-restore")
 
     def saved(self) -> str:
-        """All of its tables, as text. Raises a Failure."""
-        return program.must([self.save])
+        """All of its tables, as text. Raises a Failure, also when it leaves out a table that it cannot show."""
+        said = program.must([self.save])
+        for line in said.splitlines() if UNSHOWN in said else []:
+            if line.startswith("#") and UNSHOWN in line:
+                shown = line.strip("# ").rstrip(".")
+                ip = "ip" if self.family == 4 else "ip6"
+                hint = f"a rule in it was made by nft: take it out ('nft --handle list ruleset {ip}' shows it)"
+                raise Unreachable(f"{self.save.rpartition('/')[2]}: {shown}: ours in it cannot be told", hint=hint)
+        return said
 
     def put(self, text: str) -> None:
         """Do what a text says, table by table. Raises Denied when it is not permitted, or another Failure."""
@@ -53,6 +62,10 @@ class Backend(Record):
 
     def _probe(self, argv: Sequence[str], failure: Unreachable) -> None:
         """Raise Denied when even a throw-away rule is refused: then it was not the text."""
+        if "lock file" in failure.message:
+            # On a read-only root file system for one: that is no reason to go without interception.
+            hint = "name another file by XTABLES_LOCKFILE, or make its folder one that can be written"
+            raise Unreachable(failure.message, hint=hint) from None
         if program.run(argv, PROBE).status:
             raise Denied(failure.message, hint=program.PERMISSION_HINT) from None
 

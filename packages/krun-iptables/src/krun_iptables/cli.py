@@ -25,10 +25,15 @@ def main() -> NoReturn:
         from krun_iptables.command import command
 
         errors.run(command, tool=TOOL)
+    gc.disable()  # for some tens of ms, of which it would take one in twenty
+    errors.run_plain(lambda: _run(arguments), tool=TOOL)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    # Here, as Ctrl-C may come as early.
     from krun_iptables import run
 
-    gc.disable()  # for some tens of ms, of which it would take one in twenty
-    errors.run_plain(lambda: run.run(arguments, os.environ), tool=TOOL)
+    return run.run(arguments, os.environ)
 
 
 def _is_clicks(arguments: Sequence[str]) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from krun_iptables import reading
+from krun_iptables import kernel_place, reading
 from krun_iptables.choice import choose
 from krun_iptables.facts import Machine
 from krun_iptables.options import OPTIONS, TAKEN, Option
@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     Function = TypeVar("Function", bound=Callable[..., object])
 
 
+# Of how rules are applied: whoever asks about them has these on the command line, too.
+ALSO = ("native_nftables", "force_iptables_binary", "network_namespace", "cni_mode", "reconcile", "force_apply")
+
+
 def of_settings(function: Function) -> Function:
-    """The flags that say what is intercepted, for a command that takes their values as keywords."""
-    return _decorated(function, [option for option in OPTIONS if option.says == "what"])
+    """The flags that rules are applied with, for a command that takes their values as keywords."""
+    return _decorated(function, [option for option in OPTIONS if option.says == "what" or option.key in ALSO])
 
 
 def of_all(function: Function) -> Function:
@@ -30,11 +34,18 @@ def of_all(function: Function) -> Function:
 
 
 def settings(given: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
-    """What the values of these flags and the environment say, as krun-iptables itself reads them. Raises a Failure."""
+    """What the values of these flags and the environment say, as krun-iptables itself reads them.
+
+    From here on this process is in the network namespace that they name. Raises a Failure.
+    """
     written = [(f"--{option.flag}", given.get(option.key)) for option in OPTIONS if option.flag]
     written += [(f"--{option.own}", given.get(f"own_{option.key}")) for option in OPTIONS if option.own]
     arguments = [name if value is True else f"{name}={value}" for name, value in written if value is not None]
-    return reading.settings(choose(arguments, environ), facts=Machine(), environ=environ)
+    choice = choose(arguments, environ)
+    place = choice.given.get("network_namespace")
+    if place and place.text:
+        kernel_place.enter(place.text, name=place.name)
+    return reading.settings(choice, facts=Machine(), environ=environ)
 
 
 def _decorated(function: Function, options: Sequence[Option]) -> Function:

@@ -34,12 +34,13 @@ def apply(
     reconcile: bool = False,
     namespace: str = "",
     cni: bool = False,
-) -> tuple[str, str]:
+) -> tuple[str, str, tuple[str, ...]]:
     """Leave exactly these rules of ours in the kernel, and the routes that go with them.
 
     ``force_binary``: the kind of iptables, when it is not to be chosen. ``force``: also when they are there already.
     ``reconcile``: nothing goes in or out while other rules of ours are replaced. Returns what was done ("applied",
-    "unchanged") and the tool that did it. When it raises, what was there before is there again.
+    "unchanged"), the tool that did it, and why another could not be asked for rules of ours. When it raises, what was
+    there before is there again.
 
     Raises:
         Denied: the tool is not there, or it is not permitted.
@@ -62,37 +63,40 @@ def apply(
             routing.remove(before.routes, but=routes)
             return "unchanged" if is_done else "applied", source
 
-        return _whole(work, before, steps=0 if is_done else change.steps(before))
+        return *_whole(work, before, steps=0 if is_done else change.steps(before)), before.refused
 
 
-def remove(*, kind: str = backends.AUTO, namespace: str = "") -> tuple[str, str]:
+def remove(*, kind: str = backends.AUTO, namespace: str = "", cni: bool = False) -> tuple[str, str, tuple[str, ...]]:
     """Take all of ours out of the kernel, whoever applied it and with what settings.
 
-    ``kind``: only from one kind of iptables. Returns what was done ("removed", "not there") and the tools that did it.
-    When it raises, what was there before is there again.
+    ``kind``: only from one kind of iptables; nft's own tables are of the kind nft. Returns what was done ("removed",
+    "not there"), the tools that did it, and why another could not be asked for rules of ours. When it raises, what was
+    there before is there again.
 
     Raises:
         Denied: it is not permitted.
         Unreachable, DeadlinePassed, Misconfigured: it failed otherwise.
     """
-    with Alone(namespace=namespace):
+    with Alone(namespace=namespace, cni=cni):
         before = kernel_before.look(kernel_state.seen())
         if before.refused and before.is_empty:
             raise Denied(f"rules cannot be removed: {'; '.join(before.refused)}", hint=PERMISSION_HINT)
         holders = [one for one in before.holders if kind in (backends.AUTO, one.kind)]
+        native = before.native if kind != backends.LEGACY else ""
+        is_all = native == before.native and len(holders) == len(before.holders)
 
         def work() -> tuple[str, str]:
-            if before.native and kind == backends.AUTO:
+            if native:
                 nft_state.put(nft.clear(nft.TABLES))
             for one in holders:
                 one.put(restore.remove(before.state(one)) + guard.down(before.saved[one]))
             # Last: rules without them would lead packets into nothing.
-            removed = routing.remove(before.routes)
-            names = [*(["nft"] if before.native else []), *(one.name for one in holders)]
+            removed = is_all and routing.remove(before.routes)
+            names = [*(["nft"] if native else []), *(one.name for one in holders)]
             return "removed" if names or removed else "not there", " ".join(names)
 
-        steps = bool(before.native) + sum(len(before.state(one).tables) for one in holders)
-        return _whole(work, before, steps=steps)
+        steps = bool(native) + sum(len(before.state(one).tables) for one in holders)
+        return *_whole(work, before, steps=steps), before.refused
 
 
 def _whole(work: Callable[[], tuple[str, str]], before: Before, *, steps: int) -> tuple[str, str]:

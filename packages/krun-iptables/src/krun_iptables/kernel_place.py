@@ -79,7 +79,7 @@ def enter(path: str, *, name: str = "--network-namespace") -> None:
         Misconfigured, Denied: there is none, or it is not ours to enter.
     """
     try:
-        namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for who writes
         try:
             _set(namespace)
         finally:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 LOCK_WAIT = 5  # seconds for the lock that programs of this family share
 KILL = 9  # SIGKILL
 TIMEOUT = 15.0  # seconds for one of them, the lock included
+SHORTEST, LONGEST = 0.0001, 0.05  # seconds between two looks at whether one has ended
 PERMISSION_HINT = "give the container NET_ADMIN and root (docker run --cap-add NET_ADMIN), or run without interception"
 
 # What the programs say when the kernel will not have it, whoever asks: iptables 1.8.x of both kinds and nft 1.0, on
@@ -58,41 +59,62 @@ def run(argv: Sequence[str], text: str = "") -> Done:
     stdin, stderr = os.memfd_create("stdin"), os.memfd_create("stderr")
     reads, writes = os.pipe()
     try:
-        os.write(stdin, text.encode())
+        os.write(stdin, text.encode(errors="surrogateescape"))
         os.lseek(stdin, 0, os.SEEK_SET)
         places = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((stdin, writes, stderr))]
         # Its messages are read below.
         try:
-            pid = os.posix_spawn(argv[0], list(argv), {**os.environ, "LC_ALL": "C"}, file_actions=places)
+            # A group of its own, so that what a script has started ends with it.
+            pid = os.posix_spawn(argv[0], list(argv), {**os.environ, "LC_ALL": "C"}, file_actions=places, setpgroup=0)
         except OSError as error:
             raise Unreachable(f"{argv[0]} cannot be started: {error.strerror}", hint="is the package whole?") from None
         os.close(writes)
         writes = -1
-        said = _until_end(reads, pid=pid, name=argv[0])
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        said, status = _until_end(reads, pid=pid, name=argv[0])
         os.lseek(stderr, 0, os.SEEK_SET)
         complained = os.read(stderr, 1 << 20)
-        return Done(status=status, said=said.decode(errors="replace"), complained=complained.decode(errors="replace"))
+        # Rules of others may hold any bytes, and go back as they came.
+        return Done(
+            status=status,
+            said=said.decode(errors="surrogateescape"),
+            complained=complained.decode(errors="replace"),
+        )
     finally:
         for fd in (stdin, stderr, reads, writes):
             if fd >= 0:
                 os.close(fd)
 
 
-def _until_end(stdout: int, *, pid: int, name: str) -> bytes:
-    """All that it writes, until it ends."""
+def _until_end(stdout: int, *, pid: int, name: str) -> tuple[bytes, int]:
+    """All that it writes, and its exit status."""
     poll = select.poll()
     poll.register(stdout, select.POLLIN)
     end = time.monotonic() + TIMEOUT
-    said = b""
+    parts: list[bytes] = []
     while poll.poll(max(0.0, end - time.monotonic()) * 1000):
         part = os.read(stdout, 1 << 16)
         if not part:
-            return said
-        said += part
-    os.kill(pid, KILL)
+            status = _status(pid, end=end)
+            if status is not None:
+                return b"".join(parts), status
+            break
+        parts.append(part)
+    os.killpg(pid, KILL)
     os.waitpid(pid, 0)
     raise DeadlinePassed(f"{name} has not ended within {TIMEOUT:g} s")
+
+
+def _status(pid: int, *, end: float) -> int | None:
+    """How it ended; None when it has not in time. It may go on long after it has closed its stdout."""
+    pause = SHORTEST
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            return None
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST)
 
 
 def must(argv: Sequence[str], text: str = "") -> str:

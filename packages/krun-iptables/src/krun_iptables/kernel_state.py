@@ -55,12 +55,17 @@ def seen() -> Seen:
     tables: set[str] = set()
     for answer in answers:
         attributes = netlink.unpack(answer[4:])
-        table, chain = (attributes.get(key, b"").rstrip(b"\0").decode() for key in (CHAIN_TABLE, CHAIN_NAME))
+        table, chain = (_text(attributes.get(key, b"")) for key in (CHAIN_TABLE, CHAIN_NAME))
         if answer[0] in FAMILIES and chain in (*CHAINS, GUARD):
             families.add(FAMILIES[answer[0]])
         if answer[0] == INET and table in nft.TABLES:
             tables.add(table)
     return Seen(nft=frozenset(families), native=tuple(sorted(tables)), legacy=legacy)
+
+
+def _text(name: bytes) -> str:
+    """Names of others may be any bytes."""
+    return name.rstrip(b"\0").decode(errors="surrogateescape")
 
 
 def _has_lines(path: str) -> bool:

@@ -99,7 +99,8 @@ def _table(table: str, rules: Sequence[Rule]) -> Iterator[str]:
     used = {chain_name(chain) for rule in rules for chain in (rule.chain, rule.target.chain)}
     for chain in CHAINS[table]:
         if chain in used:
-            yield f"add chain {name} {chain}{_hook(table, chain)}"
+            words_of_hook = " ".join(hook(table, chain))
+            yield f"add chain {name} {chain}" + (f" {{ {words_of_hook} ; }}" if words_of_hook else "")
     filled: dict[str, int] = {}
     for rule in rules:
         chain = chain_name(rule.chain)
@@ -113,11 +114,11 @@ def _table(table: str, rules: Sequence[Rule]) -> Iterator[str]:
             yield f"add rule {name} {chain} {' '.join(words(rule))}"
 
 
-def _hook(table: str, chain: str) -> str:
+def hook(table: str, chain: str) -> tuple[str, ...]:
+    """Where the kernel calls a chain, in nft's words; none for a chain that only rules lead to."""
     if chain.upper() not in BUILT_IN:
-        return ""
-    kind = TYPES.get((table, chain), "filter")
-    return f" {{ type {kind} hook {chain} priority {PRIORITY[table]} ; }}"
+        return ()
+    return ("type", TYPES.get((table, chain), "filter"), "hook", chain, "priority", str(PRIORITY[table]))
 
 
 def words(rule: Rule) -> tuple[str, ...]:

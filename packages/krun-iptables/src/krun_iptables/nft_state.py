@@ -66,8 +66,10 @@ def decided(rules: Sequence[Rule]) -> Chains:
     for table in nft.CHAINS:
         mine = [rule for rule in merged if rule.table == table]
         for name in dict.fromkeys(chain for rule in mine for chain in (rule.chain, rule.target.chain) if chain):
+            hook = nft.hook(table, nft.chain_name(name))
             found[nft.table_name(table), nft.chain_name(name)] = [
-                _plain(nft.words(rule)) for rule in standing(_clamped(mine, chain=name), chain=name)
+                *([_plain((*hook, "policy", "accept"))] if hook else []),
+                *(_plain(nft.words(rule)) for rule in standing(_clamped(mine, chain=name), chain=name)),
             ]
     return found
 
@@ -93,8 +95,10 @@ def listed(listing: str) -> Chains:
             case ["chain", name, "{"]:
                 chain = name
                 found[table, chain] = []
-            case ["}"] | [] | ["type", *_]:
+            case ["}"] | []:
                 pass
+            case ["type", *_]:  # a chain that the kernel calls: where, and what it does in the end
+                found.setdefault((table, chain), []).append(_plain(line.replace(";", " ").split()))
             case _:
                 found.setdefault((table, chain), []).append(_plain(words))
     return found
@@ -103,7 +107,7 @@ def listed(listing: str) -> Chains:
 def _plain(words: Iterable[str]) -> tuple[str, ...]:
     """A rule in a form that both ways to write it have in common."""
     parts = [part.strip('",') for word in words for part in word.split(", ")]
-    if "{" in parts:
+    if "{" in parts and "}" in parts:
         start, end = parts.index("{"), parts.index("}")
         parts = [*parts[:start], *sorted(parts[start + 1 : end]), *parts[end + 1 :]]
     # A port says its protocol.

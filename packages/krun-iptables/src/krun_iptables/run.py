@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from krun_iptables.arguments import WrongUse
 from krun_iptables.choice import Choice, choose, wrong
-from krun_iptables.errors import Exit, Unreachable
+from krun_iptables.errors import Exit, Misconfigured, Unreachable
 from krun_iptables.facts import Machine
 from krun_iptables.interfaces import usable
 from krun_iptables.lines import Lines
@@ -30,9 +30,7 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     """Do it. Raises a Failure."""
     choice = choose(arguments, environ)
     lines = _lines(choice)
-    asked = [choice.given[key].name for key in ALONE if choice.is_on(key)]
-    if len(asked) > 1:
-        raise WrongUse(f"{', '.join(asked)}: give one of them", hint="each of them changes nothing, or removes")
+    _alone(choice)
     place = choice.given.get("network_namespace")
     if place and place.text:
         from krun_iptables import kernel_place
@@ -54,6 +52,16 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     if decided.dry_run or not decided.run_validation:
         return Exit.OK
     return _validate(decided)
+
+
+def _alone(choice: Choice) -> None:
+    """Refuse what contradicts itself. Raises WrongUse, or Misconfigured where it is a variable that does."""
+    asked = [choice.given[key] for key in ALONE if choice.is_on(key)]
+    names = [one.name for one in asked]
+    # Krun's and Istio's name for the same.
+    if len(asked) > 1 and {one.key for one in asked} != {"remove", "cleanup_only"}:
+        kind = WrongUse if all(one.is_flag for one in asked) else Misconfigured
+        raise kind(f"{', '.join(names)}: give one of them", hint="each of them changes nothing, or removes")
 
 
 def _warn(decided: Settings, lines: Lines, *, has_network: bool) -> None:
@@ -98,12 +106,21 @@ def _remove(choice: Choice, lines: Lines) -> int:
 
     if choice.is_on("skip_rule_apply"):
         return Exit.OK
-    what, source = kernel.remove(kind=_kind(choice), namespace=choice.text("network_namespace"))
+    what, source, refused = kernel.remove(
+        kind=_kind(choice), namespace=choice.text("network_namespace"), cni=choice.is_on("cni_mode")
+    )
     if source:
         lines.info(f"rules {what}", source=source)
     else:
         lines.info(f"rules {what}")
+    _unseen(refused, lines)
     return Exit.OK
+
+
+def _unseen(refused: Sequence[str], lines: Lines) -> None:
+    """Say that rules of ours may be where nobody let us look."""
+    if refused:
+        lines.warning("rules of an earlier run may be left: not all could be looked at", reason="; ".join(refused))
 
 
 def _kind(choice: Choice) -> str:
@@ -150,7 +167,7 @@ def _apply(decided: Settings, lines: Lines) -> None:
     from krun_iptables import kernel
 
     mine = rules(decided)
-    what, source = kernel.apply(
+    what, source, refused = kernel.apply(
         rules=mine,
         routes=routes(decided),
         ipv6=decided.ipv6,
@@ -162,6 +179,7 @@ def _apply(decided: Settings, lines: Lines) -> None:
         cni=decided.cni_mode,
     )
     lines.info(f"rules {what}", count=len(mine), source=source)
+    _unseen(refused, lines)
 
 
 def _validate(decided: Settings) -> int:

@@ -17,6 +17,7 @@ EVERYTHING = "*"
 LARGEST_PORT = 65535
 # The kernel's own bound: the last one means "no id".
 LARGEST_ID = 2**32 - 2
+LONGEST_LENGTH = 3  # digits of a range's length
 LONGEST_NAME = 15  # of an interface, IFNAMSIZ - 1
 SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
 PORTS_HINT = "ports from 1 to 65535 by comma, as 8080,8081"
@@ -62,7 +63,8 @@ def names_loopback(text: str) -> bool:
 def network(given: Given, text: str, *, hint: str = RANGES_HINT) -> Network:
     """Read one range, written as ADDRESS/LENGTH; by krun's names no bit may be set behind the length."""
     address, slash, length = text.partition("/")
-    if not slash or not address or not length.isdecimal() or str(int(length)) != length or "%" in address:
+    is_length = length.isdecimal() and len(length) <= LONGEST_LENGTH and str(int(length)) == length
+    if not slash or not address or not is_length or "%" in address:
         raise wrong(given, "is no range: ADDRESS/LENGTH is one", hint=hint, entry=text)
     try:
         found = ranges.network(text)
