@@ -11,7 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from krun_testbed import google_api
+from krun_testbed import google_api, mesh_cluster
 from krun_testbed import kubernetes as kubernetes_api
 from krun_testbed.addresses import free_port, loopback
 from krun_testbed.certificates import Authority
@@ -19,6 +19,7 @@ from krun_testbed.cloudrun import CloudRun, Service
 from krun_testbed.google_api import GoogleApi
 from krun_testbed.google_tokens import Issuer
 from krun_testbed.kubernetes import Kubernetes
+from krun_testbed.mesh_cluster import Cluster
 from krun_testbed.metadata import MetadataServer
 
 # `make soak` asks for the long form. No deadline: a slow machine is no failure.
@@ -86,6 +87,13 @@ def cloud_run(issuer: Issuer, authority: Authority) -> Callable[..., CloudRun]:
 def kubernetes() -> Iterator[Kubernetes]:
     """A real Kubernetes API, one for all tests of a worker: each test takes a namespace of its own."""
     with kubernetes_api.running() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cluster(kubernetes: Kubernetes) -> Iterator[Cluster]:
+    """A mesh of a real istiod, one for all tests of a worker: each test takes a namespace of its own."""
+    with mesh_cluster.running(kubernetes) as running:
         yield running
 
 

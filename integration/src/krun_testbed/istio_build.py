@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,8 +26,22 @@ MODULE = "istio.io/istio"
 NEWEST = "v0.0.0-20260827124520-eed52ebb66ad"
 OLDER = "v0.0.0-20260423205519-b01690e6db7d"
 VERSIONS = (NEWEST, OLDER)
+NAMED = {"newest": NEWEST, "older": OLDER}
 AGENT = "pilot-agent"
-PACKAGES = {AGENT: "./pilot/cmd/pilot-agent", "pilot-discovery": "./pilot/cmd/pilot-discovery"}
+CONTROL_PLANE = "pilot-discovery"
+PACKAGES = {AGENT: "./pilot/cmd/pilot-agent", CONTROL_PLANE: "./pilot/cmd/pilot-discovery"}
+# What of the source its programs need where they run.
+DEFINITIONS = "manifests/charts/base/files/crd-all.gen.yaml"
+TEMPLATE = "tools/packaging/common/envoy_bootstrap.json"
+FILES = (DEFINITIONS, TEMPLATE)
+
+
+def chosen() -> str:
+    """The version that ``ISTIO`` asks for: newest (or nothing), older. Missing for any other word."""
+    word = os.environ.get("ISTIO") or "newest"
+    if word not in NAMED:
+        raise Missing(f"ISTIO={word}: no version that tests know: {', '.join(NAMED)}")
+    return NAMED[word]
 
 
 def binary(program: str = AGENT, *, version: str = NEWEST) -> Path:
@@ -48,6 +64,17 @@ def make(*programs: str, version: str = NEWEST) -> tuple[Path, ...]:
                 _build(wanted, Path(folder), version=version)
             click.echo(f"{' and '.join(wanted)}: built in {time.monotonic() - started:.0f} s", err=True)
     return paths
+
+
+def file(name: str, *, version: str = NEWEST) -> Path:
+    """One of FILES, kept beside the programs."""
+    kept = docker_engine.cache() / f"{Path(name).stem}-{version}{Path(name).suffix}"
+    if not kept.exists():
+        scratch = kept.with_name(f".{kept.name}.{os.getpid()}")
+        # Not by copy2: Go's folder is read-only, and this file is to be removed some day.
+        shutil.copyfile(source(version=version) / name, scratch)
+        scratch.rename(kept)
+    return kept
 
 
 def source(*, version: str = NEWEST) -> Path:

@@ -117,6 +117,22 @@ def _agent() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _istiod() -> Iterator[None]:
+    """All that a mesh's tests run, built: the agent and istiod of the version that ISTIO names, and Kubernetes."""
+    kubernetes_build.make()
+    istio_build.make(*istio_build.PACKAGES, version=istio_build.chosen())
+    for name in istio_build.FILES:
+        istio_build.file(name, version=istio_build.chosen())
+    yield
+
+
+def _mesh() -> str:
+    if os.geteuid() != 0:
+        return "rules name users that only root can be"
+    return _namespaces() or _kubernetes()
+
+
+@contextlib.contextmanager
 def _engine() -> Iterator[None]:
     """An engine for the tier's time, with the images made: the workers then find them."""
     with docker_engine.used():
@@ -127,35 +143,42 @@ def _engine() -> Iterator[None]:
 TIERS = (
     Tier(
         name="pure",
-        expression="not loopback and not netns and not istio and not kubernetes and not containers",
+        expression="not loopback and not netns and not istio and not kubernetes and not mesh and not containers",
         needs="nothing",
         lacks=_nothing,
     ),
     Tier(
         name="loopback",
-        expression="loopback and not netns and not istio and not kubernetes and not containers",
+        expression="loopback and not netns and not istio and not kubernetes and not mesh and not containers",
         needs="Envoy, OpenSSH, shells",
         lacks=_loopback,
     ),
     Tier(
         name="netns",
-        expression="netns and not istio and not kubernetes and not containers",
+        expression="netns and not istio and not kubernetes and not mesh and not containers",
         needs="root or user namespaces, iptables, nft, ip",
         lacks=_namespaces,
     ),
     Tier(
         name="istio",
-        expression="istio and not kubernetes and not containers",
+        expression="istio and not kubernetes and not mesh and not containers",
         needs="what netns needs; Go, from a wheel where the machine has none (pilot-agent is built, once)",
         lacks=_namespaces,
         around=_agent,
     ),
     Tier(
         name="kubernetes",
-        expression="kubernetes and not containers",
+        expression="kubernetes and not mesh and not containers",
         needs="etcd; Go, from a wheel where the machine has none (kube-apiserver is built, once)",
         lacks=_kubernetes,
         around=_apiserver,
+    ),
+    Tier(
+        name="mesh",
+        expression="mesh and not containers",
+        needs="root, and what netns, istio and kubernetes need (istiod is built, once)",
+        lacks=_mesh,
+        around=_istiod,
     ),
     Tier(
         name="containers",
