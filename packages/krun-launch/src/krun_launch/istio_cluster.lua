@@ -1,0 +1,15 @@
+-- Leads a request by the cluster of its name and port, or out of the mesh when the mesh's policy allows that
+-- (istio_scopes.py). "nowhere" is no cluster: the proxy then says why.
+
+function envoy_on_route(handle)
+  local headers = handle:headers()
+  for name in (headers:get("x-krun-clusters") or ""):gmatch("%S+") do
+    if handle:getCluster(name) then
+      return name
+    end
+  end
+  if headers:get("x-krun-policy") == "allow" then
+    return "PassthroughCluster"
+  end
+  return "nowhere"
+end

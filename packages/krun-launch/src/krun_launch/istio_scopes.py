@@ -1,0 +1,83 @@
+"""Envoy's scopes: which of istiod's route configurations a request through our HTTP proxy is led by.
+
+istiod has one route configuration for each port of the mesh, called by the port's number; a scope leads there. The
+ports are known only by the clusters that istiod has sent: the file is written again when these change.
+
+Two scopes are always there. Istio answers a number that no service has with its policy for hosts outside of the mesh
+alone (allow_any, block_all): OUTSIDE. And DIRECT leads to the cluster of a name and port, or out of the mesh: what is
+behind a CONNECT, names outside, ports that have no scope yet, and HTTP to ports that are TCP to the mesh.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from krun_launch.contract import PORTS
+from krun_launch.envoy_tls import TYPE, Json, typed
+
+# Read by the Lua scripts, and gone before a request leaves.
+SCOPE = "x-krun-scope"
+CLUSTERS = "x-krun-clusters"
+POLICY = "x-krun-policy"
+METHOD = "x-krun-method"
+AUTHORITY = "x-krun-authority"
+HEADERS = (SCOPE, CLUSTERS, POLICY, METHOD, AUTHORITY)
+
+OUTSIDE = "outside"
+DIRECT = "direct"
+# The proxy refuses to lead to itself, so no request can mean a service of this port.
+NO_SERVICE = PORTS["ENVOY_HTTP_PROXY"]
+
+# Of Envoy's admin interface: a text that changes with the clusters, and one with all their names.
+CHANGE = "/stats?filter=%5Ecluster_manager%5C.(cluster_added|cluster_removed|cluster_modified)$"
+NAMES = "/config_dump?resource=dynamic_active_clusters&mask=cluster.name"
+CLUSTER = re.compile(r"outbound\|(\d{1,5})\|[^|]*\|")
+
+ROUTES = "envoy.config.route.v3.ScopedRouteConfiguration"
+LUA = "envoy.extensions.router.cluster_specifiers.lua.v3.LuaConfig"
+
+
+def ports_of(text: str) -> frozenset[int]:
+    """The ports of the mesh, out of a text that holds istiod's names of clusters (``outbound|8080||web.demo…``)."""
+    found = {int(number) for number in CLUSTER.findall(text)}
+    return frozenset(port for port in found if 0 < port < 65536)
+
+
+def render(ports: Iterable[int]) -> str:
+    """The file."""
+    by_port = [_scope(str(port), route_configuration_name=str(port)) for port in sorted(ports)]
+    outside = _scope(OUTSIDE, route_configuration_name=str(NO_SERVICE))
+    direct = _scope(DIRECT, route_configuration=_direct())
+    return json.dumps({"resources": [outside, direct, *by_port]}, indent=1) + "\n"
+
+
+def _scope(key: str, **routes: object) -> Json:
+    return {"@type": TYPE + ROUTES, "name": key, "key": {"fragments": [{"string_key": key}]}, **routes}
+
+
+def _direct() -> Json:
+    specifier = typed(
+        "envoy.router.cluster_specifier_plugin.lua",
+        kind=LUA,
+        source_code={"inline_string": Path(__file__).with_name("istio_cluster.lua").read_text(encoding="utf-8")},
+        default_cluster="nowhere",
+    )
+    action: Json = {"inline_cluster_specifier_plugin": {"extension": specifier}, "timeout": "0s"}
+    connect = {"upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}]}
+    return {
+        "name": DIRECT,
+        "request_headers_to_remove": list(HEADERS),
+        "virtual_hosts": [
+            {
+                "name": DIRECT,
+                "domains": ["*"],
+                "routes": [
+                    {"name": DIRECT, "match": {"connect_matcher": {}}, "route": {**action, **connect}},
+                    {"name": DIRECT, "match": {"prefix": "/"}, "route": action},
+                ],
+            }
+        ],
+    }
