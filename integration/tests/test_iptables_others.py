@@ -186,3 +186,29 @@ def test_a_program_that_hangs_ends_the_run_with_a_deadline_and_nothing_is_left(b
         (tmp_path / name).chmod(0o755)
     assert "has not ended" in iptables(bare, *BOTH_TABLES, PATH=str(tmp_path)).stderr
     assert bare.must("nft", "list", "ruleset") == ""
+
+
+@pytest.mark.parametrize(
+    "flags", [["--include", "2001:db8::/32"], ["--dual-stack"], ["istio-iptables", "--dual-stack"]]
+)
+def test_ipv6_that_is_asked_for_and_not_there_is_said_to_be_left_out(bare: Namespace, flags: list[str]) -> None:
+    said = done(bare, *flags)
+    assert "warning: rules for IPv6 were left out" in said
+    assert "no interface has an address" in said
+    bare.must("ip", "address", "add", "2001:db8::1/64", "dev", "lo")
+    assert "warning" not in done(bare, *flags)
+    assert "ISTIO" in bare.must("ip6tables-nft-save")
+
+
+def test_an_environment_without_path_has_the_usual_one(bare: Namespace) -> None:
+    ended = bare.run("env", "-i", components.command("krun-iptables"))
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_an_ipv4_address_in_an_ipv6_one_is_explained_as_the_kernel_has_it(bare: Namespace) -> None:
+    with namespaces.namespace(beside=bare) as elsewhere, bare.listen("127.0.0.1:15001"):
+        namespaces.join(bare, elsewhere, here_addresses=["10.4.0.1/24"], there_addresses=["10.4.0.2/24"])
+        done(bare, "--include", "10.4.0.0/16")
+        assert bare.call("::ffff:10.4.0.2", 80) == "15001 10.4.0.2:80"
+        explained = iptables(bare, "explain", "[::ffff:10.4.0.2]:80", "--include", "10.4.0.0/16")
+    assert "led to Envoy's outbound port 15001" in explained.stdout, explained.stderr

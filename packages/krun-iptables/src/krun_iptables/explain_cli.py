@@ -40,8 +40,8 @@ class _Target(click.ParamType[tuple["Address", int]]):
         host, _, port = str(value).rpartition(":")
         try:
             bare = host.startswith("[") == host.endswith("]")
-            address = ip_address(host[1:-1] if host.startswith("[") and bare else host)
-            if address.version == 6 and not host.startswith("["):
+            address = _unmapped(ip_address(host[1:-1] if host.startswith("[") and bare else host))
+            if ":" in host and not host.startswith("["):
                 raise ValueError(value)
         except ValueError:
             self.fail(f"{value!r} is no ADDRESS:PORT, as 10.0.0.1:443 or [2001:db8::1]:443", param, ctx)
@@ -66,7 +66,7 @@ class _Address(click.ParamType["Address"]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Address:
         """Read it."""
         try:
-            return ip_address(str(value))
+            return _unmapped(ip_address(str(value)))
         except ValueError:
             self.fail(f"{value!r} is no address", param, ctx)
 
@@ -85,6 +85,11 @@ class _Owner(click.ParamType[tuple[str, ...]]):
             return self.read(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+def _unmapped(address: Address) -> Address:
+    """A socket of IPv6 that calls ::ffff:10.0.0.1 sends packets of IPv4."""
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _port(text: str, kind: click.ParamType[object], param: click.Parameter | None, ctx: click.Context | None) -> int:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LOCK_WAIT = 5  # seconds for the lock that programs of this family share
+USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # of root, where none is given
 KILL = 9  # SIGKILL
 TIMEOUT = 15.0  # seconds for one of them, the lock included
 SHORTEST, LONGEST = 0.0001, 0.05  # seconds between two looks at whether one has ended
@@ -43,7 +44,7 @@ class Done(Record):
 
 def find(name: str) -> str:
     """The path of a program in PATH, or nothing."""
-    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):  # os.get_exec_path imports warnings
+    for folder in os.environ.get("PATH", USUAL_PATH).split(os.pathsep):  # os.get_exec_path imports warnings
         path = f"{folder}/{name}"
         if os.access(path, os.X_OK) and not os.path.isdir(path):  # noqa: PTH112 - pathlib is slow to import
             return path

@@ -48,7 +48,7 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         _dry(decided)
     elif not decided.skip_rule_apply:
         _apply(decided, lines)
-    _warn(decided, lines, has_network=not choice.is_istio or bool(usable(machine.addresses())))
+    _warn(decided, lines, choice=choice, machine=machine)
     if decided.dry_run or not decided.run_validation:
         return Exit.OK
     return _validate(decided)
@@ -64,10 +64,15 @@ def _alone(choice: Choice) -> None:
         raise kind(f"{', '.join(names)}: give one of them", hint="each of them changes nothing, or removes")
 
 
-def _warn(decided: Settings, lines: Lines, *, has_network: bool) -> None:
+def _warn(decided: Settings, lines: Lines, *, choice: Choice, machine: Machine) -> None:
     """Say what was left out, though it may have been meant."""
-    if not has_network:
+    is_asked = decided.dual_stack or any(network.version == 6 for network in decided.outbound_ranges)
+    if choice.is_istio and not usable(machine.addresses()):
         lines.warning("no interface has an address yet: rules for IPv6 were left out")
+    elif is_asked and not decided.ipv6 and (decided.dual_stack or "dual_stack" not in choice.given):
+        has_address = 6 in usable(machine.addresses())
+        reason = "beside IPv4 it takes --dual-stack" if has_address else "no interface has an address of it"
+        lines.warning("rules for IPv6 were left out, though it is asked for", reason=reason)
     if decided.redirect_dns and not decided.captures_dns:
         lines.warning("DNS is not led to the agent: resolv.conf names no server, and --capture-all-dns is not given")
 
