@@ -71,6 +71,8 @@ function envoy_on_request(handle)
   if is_connect then
     -- No route of Istio's matches a CONNECT: it is asked as a GET.
     headers:replace("x-krun-method", "CONNECT")
+    headers:replace("x-krun-cluster", clusters[1] or "")
+    headers:replace("x-krun-port", string.format("%d", port))
     headers:replace(":method", "GET")
     headers:replace(":path", "/")
     headers:replace("x-krun-scope", "outside")

@@ -24,7 +24,11 @@ CLUSTERS = "x-krun-clusters"
 POLICY = "x-krun-policy"
 METHOD = "x-krun-method"
 AUTHORITY = "x-krun-authority"
-HEADERS = (SCOPE, CLUSTERS, POLICY, METHOD, AUTHORITY)
+CLUSTER = "x-krun-cluster"  # of a CONNECT alone, as the port is
+PORT = "x-krun-port"
+HEADERS = (SCOPE, CLUSTERS, POLICY, METHOD, AUTHORITY, CLUSTER, PORT)
+# The cluster that leads a CONNECT to where it is looked into.
+TUNNEL = "krun_tunnel"
 
 OUTSIDE = "outside"
 DIRECT = "direct"
@@ -34,7 +38,7 @@ NO_SERVICE = PORTS["ENVOY_HTTP_PROXY"]
 # Of Envoy's admin interface: a text that changes with the clusters, and one with all their names.
 CHANGE = "/stats?filter=%5Ecluster_manager%5C.(cluster_added|cluster_removed|cluster_modified)$"
 NAMES = "/config_dump?resource=dynamic_active_clusters&mask=cluster.name"
-CLUSTER = re.compile(r"outbound\|(\d{1,5})\|[^|]*\|")
+CLUSTER_NAME = re.compile(r"outbound\|(\d{1,5})\|[^|]*\|")
 
 ROUTES = "envoy.config.route.v3.ScopedRouteConfiguration"
 LUA = "envoy.extensions.router.cluster_specifiers.lua.v3.LuaConfig"
@@ -42,7 +46,7 @@ LUA = "envoy.extensions.router.cluster_specifiers.lua.v3.LuaConfig"
 
 def ports_of(text: str) -> frozenset[int]:
     """The ports of the mesh, out of a text that holds istiod's names of clusters (``outbound|8080||web.demo…``)."""
-    found = {int(number) for number in CLUSTER.findall(text)}
+    found = {int(number) for number in CLUSTER_NAME.findall(text)}
     return frozenset(port for port in found if 0 < port < 65536)
 
 
@@ -59,13 +63,6 @@ def _scope(key: str, **routes: object) -> Json:
 
 
 def _direct() -> Json:
-    specifier = typed(
-        "envoy.router.cluster_specifier_plugin.lua",
-        kind=LUA,
-        source_code={"inline_string": Path(__file__).with_name("istio_cluster.lua").read_text(encoding="utf-8")},
-        default_cluster="nowhere",
-    )
-    action: Json = {"inline_cluster_specifier_plugin": {"extension": specifier}, "timeout": "0s"}
     connect = {"upgrade_configs": [{"upgrade_type": "CONNECT", "connect_config": {}}]}
     return {
         "name": DIRECT,
@@ -75,9 +72,20 @@ def _direct() -> Json:
                 "name": DIRECT,
                 "domains": ["*"],
                 "routes": [
-                    {"name": DIRECT, "match": {"connect_matcher": {}}, "route": {**action, **connect}},
-                    {"name": DIRECT, "match": {"prefix": "/"}, "route": action},
+                    {"name": DIRECT, "match": {"connect_matcher": {}}, "route": {**_action(tunnel=TUNNEL), **connect}},
+                    {"name": DIRECT, "match": {"prefix": "/"}, "route": _action(tunnel="")},
                 ],
             }
         ],
     }
+
+
+def _action(*, tunnel: str) -> Json:
+    text = Path(__file__).with_name("istio_cluster.lua").read_text(encoding="utf-8")
+    specifier = typed(
+        "envoy.router.cluster_specifier_plugin.lua",
+        kind=LUA,
+        source_code={"inline_string": f'local TUNNEL = "{tunnel}"\n{text}'},
+        default_cluster="nowhere",
+    )
+    return {"inline_cluster_specifier_plugin": {"extension": specifier}, "timeout": "0s"}

@@ -7,15 +7,17 @@ that uses istiod's routes and clusters, the way out of the mesh, and TCP service
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from krun_launch import istio_scopes, istio_tcp
+from krun_launch import istio_scopes, istio_tcp, istio_whitebox_tunnel
 from krun_launch.envoy_inbound import HTTP, MANAGER, OPTIONS, router, streaming, without_headers
 from krun_launch.envoy_tls import Json, socket_address, typed
 from krun_launch.istio_settings import IstioSettings
 
 OVERRIDE = "istio-override.json"
 SCOPES = "istio-scopes.json"
+PROXY = "krun_proxy"
 
 # Of Envoy and of the agent: nobody is led to them by the proxy.
 PRIVATE = (15000, 15001, 15004, 15006, 15020, 15021, 15053, 15090)
@@ -24,10 +26,17 @@ DNS_CACHE: Json = {"name": "outside", "dns_lookup_family": "ALL"}
 
 def override(settings: IstioSettings) -> Json:
     """What is added to the bootstrap that the agent writes: lists are appended to."""
+    within = _manager(
+        settings,
+        name=istio_scopes.TUNNEL,
+        upgrades=("websocket",),
+        first=_lua("tunnelled"),
+        early=istio_whitebox_tunnel.recalled(),
+    )
     return {
         "static_resources": {
-            "listeners": [_listener(settings), *istio_tcp.listeners(settings)],
-            "clusters": [_outside()],
+            "listeners": [_listener(settings), istio_whitebox_tunnel.listener(within), *istio_tcp.listeners(settings)],
+            "clusters": [_outside(), istio_whitebox_tunnel.cluster()],
         }
     }
 
@@ -42,50 +51,63 @@ def files(settings: IstioSettings) -> dict[str, str]:
 
 def _listener(settings: IstioSettings) -> Json:
     """The HTTP proxy: absolute and relative form, CONNECT, upgrades. On loopback only, as anyone may use it."""
-    manager = typed("envoy.filters.network.http_connection_manager", kind=MANAGER, **_manager(settings))
+    manager = _manager(
+        settings,
+        name=PROXY,
+        upgrades=("CONNECT", "websocket"),
+        first=_lua("request", constants=_constants(settings)),
+        late=[istio_whitebox_tunnel.remembered()],
+    )
     return {
-        "name": "krun_proxy",
+        "name": PROXY,
         "traffic_direction": "OUTBOUND",
         **socket_address(settings.loopback, settings.proxy_port),
         "filter_chains": [{"filters": [manager]}],
     }
 
 
-def _manager(settings: IstioSettings) -> Json:
+def _manager(
+    settings: IstioSettings,
+    *,
+    name: str,
+    upgrades: Sequence[str],
+    first: Json,
+    early: Sequence[Json] = (),
+    late: Sequence[Json] = (),
+) -> Json:
+    """The HTTP connection manager of the proxy or within a CONNECT; ``first`` knows where a request goes."""
     forward = typed(
         "envoy.filters.http.dynamic_forward_proxy",
         kind=f"{HTTP}.dynamic_forward_proxy.v3.FilterConfig",
         dns_cache_config=DNS_CACHE,
     )
-    return {
-        "stat_prefix": "krun_proxy",
+    # What istiod writes into routes of a VirtualService (faults, cross-origin rules) is for these two.
+    virtual_service = [
+        typed("envoy.filters.http.fault", kind=f"{HTTP}.fault.v3.HTTPFault"),
+        typed("envoy.filters.http.cors", kind=f"{HTTP}.cors.v3.Cors"),
+    ]
+    return typed(
+        "envoy.filters.network.http_connection_manager",
+        kind=MANAGER,
+        stat_prefix=name,
         **streaming(),
-        "http_protocol_options": {"accept_http_10": True},
-        "early_header_mutation_extensions": without_headers("x-krun-", "proxy-"),
-        "use_remote_address": False,
+        http_protocol_options={"accept_http_10": True},
+        early_header_mutation_extensions=[*without_headers("x-krun-", "proxy-"), *early],
+        use_remote_address=False,
         # A request goes out as the application wrote it; the receiving sidecar normalises paths.
-        "normalize_path": False,
-        "upgrade_configs": [{"upgrade_type": upgrade} for upgrade in ("CONNECT", "websocket")],
-        "scoped_routes": _scoped_routes(settings),
-        # fault and cors: what istiod writes into its routes of a VirtualService is for these filters.
-        "http_filters": [
-            _lua("request", constants=_constants(settings)),
-            _lua("policy"),
-            _lua("route"),
-            typed("envoy.filters.http.fault", kind=f"{HTTP}.fault.v3.HTTPFault"),
-            typed("envoy.filters.http.cors", kind=f"{HTTP}.cors.v3.Cors"),
-            forward,
-            router(),
-        ],
-        "local_reply_config": {"mappers": _answers()},
-    }
+        normalize_path=False,
+        upgrade_configs=[{"upgrade_type": upgrade} for upgrade in upgrades],
+        scoped_routes=_scoped_routes(settings, name=name),
+        http_filters=[first, _lua("policy"), _lua("route"), *virtual_service, *late, forward, router()],
+        local_reply_config={"mappers": _answers()},
+    )
 
 
-def _scoped_routes(settings: IstioSettings) -> Json:
+def _scoped_routes(settings: IstioSettings, *, name: str) -> Json:
     key = {"header_value_extractor": {"name": istio_scopes.SCOPE, "index": 0, "element_separator": " "}}
     path = str(settings.run_dir / SCOPES)
     return {
-        "name": "krun",
+        "name": name,
         "scope_key_builder": {"fragments": [key]},
         "rds_config_source": {"ads": {}, "resource_api_version": "V3"},
         "scoped_rds": {
