@@ -67,17 +67,23 @@ def test_application_starts_after_envoy_and_15009_opens_after_the_application(
 
 
 def test_readyz_tells_mode_and_step_and_turns_at_the_end(workload: dict[str, str], address: str) -> None:
+    known = {"mode": "static", "interception": "whitebox"}
     with launched(workload, apps.argv(address=address, listen_after=60)) as running:
         running.wait_for("app started")
         status, state = _readyz(address)
-        assert (status, state) == (
-            503,
-            {"mode": "static", "interception": "whitebox", "ready": False, "step": "app answers"},
-        )
+        assert (status, state) == (503, {**state, **known, "ready": False, "step": "app answers"})
         running.terminate()
     with launched(workload) as running:
         running.wait_for(READY)
-        assert _readyz(address) == (200, {"mode": "static", "interception": "whitebox", "ready": True, "step": "ready"})
+        status, state = _readyz(address)
+        assert (status, state) == (200, {**state, **known, "ready": True, "step": "ready"})
+        steps = state["steps"]
+        assert isinstance(steps, dict)
+        assert list(steps) == sorted(
+            ["envoy", "certificates", "envoy ready", "app", "app answers", "hboned", "hboned listens"]
+        )
+        # There is nothing to tell of these.
+        assert not {"restarts", "credentials", "tasks"} & set(state)
 
 
 def _readyz(address: str) -> tuple[int, dict[str, object]]:

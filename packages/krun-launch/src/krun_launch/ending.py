@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from krun_launch import signals
 from krun_launch.contract import PORTS
-from krun_launch.plan import APP, ENVOY, HBONED, NAMES, SSHD
+from krun_launch.plan import AGENT, APP, ENVOY, HBONED, NAMES, SSHD
 from krun_launch.signals import ENDING, FORWARDED
 
 if TYPE_CHECKING:
+    from krun_launch.probe import Exchange
     from krun_launch.supervise import Cause, Supervisor
 
 log = logging.getLogger(__name__)
@@ -25,12 +26,15 @@ SEEN = 0.05  # seconds between two equal signals
 POLL = 0.03  # seconds between looks at the requests under way
 
 DRAIN = "/drain_listeners?graceful&inboundonly&skip_exit"
-# The gauge of the listener on 15003: ^http\.inbound\.downstream_rq_active$
-ACTIVE = "/stats?filter=%5Ehttp%5C.inbound%5C.downstream_rq_active%24"
-# Searched for, as the answer comes in chunks.
+# The agent drains Envoy in the same way, and then does not wait when it is told to end.
+AGENT_DRAIN = "/drain"
+QUIT = "/quitquitquit"
+# The gauges of inbound listeners, ours and istiod's: ^http\.inbound(_.*)?\.downstream_rq_active$
+ACTIVE = "/stats?filter=%5Ehttp%5C.inbound(_.*)%3F%5C.downstream_rq_active%24"
 COUNT = re.compile(r"downstream_rq_active: (\d+)")
 
-PARTS = (APP, HBONED, SSHD, ENVOY, NAMES)
+HELPERS = (SSHD, ENVOY, AGENT, NAMES)
+PARTS = (APP, HBONED, *HELPERS)
 NOT_READY = "not ready"
 NO_NEW_TUNNELS = "no new tunnels"
 ENVOY_DRAINS = "envoy drains"
@@ -50,13 +54,13 @@ def order(*, alive: Collection[str], was_up: bool) -> tuple[str, ...]:
     steps = [NOT_READY]
     if was_up and HBONED in alive:
         steps.append(NO_NEW_TUNNELS)
-    if was_up and ENVOY in alive:
+    if was_up and (ENVOY in alive or AGENT in alive):
         steps += [ENVOY_DRAINS, INBOUND_ZERO]
     if APP in alive:
         steps.append(APP_ENDS)
     if HBONED in alive:
         steps.append(TUNNELS_CLOSE)
-    if any(name in alive for name in (ENVOY, SSHD, NAMES)):
+    if any(name in alive for name in HELPERS):
         steps.append(HELPERS_END)
     return tuple(steps)
 
@@ -83,7 +87,7 @@ class Ending:
         self._cause = cause
         self._start = time.monotonic()
         self._asked = 1 if cause.signal in ENDING else 0  # how often an end was asked for
-        self._was_ready = supervisor.is_ready
+        self._was_ready = supervisor.was_ready
         self._has_no_new_tunnels = False
         # An application that ends by itself, with nothing around it, needs no words.
         self._level = logging.INFO if cause.signal or cause.failure else supervisor.level
@@ -151,7 +155,10 @@ class Ending:
         self._parts.signal(HBONED, signal.SIGTERM)
 
     def _envoy_drains(self) -> None:
-        self._admin(DRAIN, method="POST")
+        if self._parts.is_alive(AGENT):
+            self._ask(AGENT_DRAIN, port=PORTS["AGENT_STATUS"], method="POST")
+        else:
+            self._ask(DRAIN, method="POST")
 
     def _inbound_zero(self) -> None:
         until = time.monotonic() + self._plan.settings.drain
@@ -165,8 +172,7 @@ class Ending:
 
     def _active(self) -> int:
         """Requests under way; none when Envoy does not tell."""
-        match = COUNT.search(self._admin(ACTIVE))
-        return int(match[1]) if match else 0
+        return sum(int(count) for count in COUNT.findall(self._ask(ACTIVE).body))
 
     def _app_ends(self) -> None:
         number = self._cause.signal if self._cause.signal in ENDING else signal.SIGTERM
@@ -186,14 +192,26 @@ class Ending:
         self._end(HBONED)
 
     def _helpers_end(self) -> None:
-        for name in (SSHD, ENVOY, NAMES):
-            self._parts.signal(name, self._envoy_end() if name == ENVOY else signal.SIGTERM)
-        self._end(SSHD, ENVOY, NAMES)
+        # Whatever is renewed at this moment is needed no more.
+        shots = tuple(self._supervisor.shots)
+        for name in (*shots, SSHD, NAMES):
+            self._parts.signal(name, signal.SIGTERM)
+        self._parts.signal(ENVOY, signal.SIGTERM if self._was_used() else signal.SIGKILL)
+        if self._parts.is_alive(AGENT):
+            self._agent_ends()
+        self._end(*shots, *HELPERS)
+        # Envoy, when its agent could not end it; and whoever else they had below them.
+        for name in HELPERS:
+            self._parts.end_group(name)
 
-    def _envoy_end(self) -> signal.Signals:
-        """An Envoy that nobody used yet has nothing to flush: its words about SIGTERM hide why a start failed."""
-        was_used = self._was_ready or APP in self._parts.statuses
-        return signal.SIGTERM if was_used else signal.SIGKILL
+    def _was_used(self) -> bool:
+        """An Envoy that nobody used yet has nothing to flush: its words about an end hide why a start failed."""
+        return self._was_ready or APP in self._parts.statuses
+
+    def _agent_ends(self) -> None:
+        """The agent would kill its Envoy, with what that has not written yet; when Envoy ends by itself, both do."""
+        if not self._was_used() or self._ask(QUIT, method="POST").status != 200:
+            self._parts.signal(AGENT, signal.SIGKILL)
 
     def _end(self, *names: str) -> None:
         """Wait a short while, then kill."""
@@ -209,6 +227,8 @@ class Ending:
         until = time.monotonic() + QUICK
         while any(self._parts.is_alive(name) for name in names) and time.monotonic() < until:
             self._supervisor.collect(QUICK)
+        for name in HELPERS:
+            self._parts.end_group(name)
 
     def _wait_for(self, *names: str, limit: float | None) -> None:
         until = None if limit is None else time.monotonic() + limit
@@ -218,14 +238,15 @@ class Ending:
                 return
             self._turn(left)
 
-    def _admin(self, path: str, *, method: str = "GET") -> str:
+    def _ask(self, path: str, *, port: int = PORTS["ENVOY_ADMIN"], method: str = "GET") -> Exchange:
+        """One question to Envoy's admin interface, or to the agent."""
         # Late: only needed when there is an Envoy.
         from krun_launch.probe import Exchange
 
-        host, port = self._plan.settings.loopback, PORTS["ENVOY_ADMIN"]
+        host = self._plan.settings.loopback
         exchange = Exchange(host=host, port=port, path=path, method=method, wants_body=True)
         self._supervisor.ask(exchange, limit=ADMIN, turn=self._turn)
-        return exchange.body
+        return exchange
 
     def _turn(self, timeout: float) -> None:
         """One turn of the loop, cut short at the end of the grace."""
@@ -234,7 +255,7 @@ class Ending:
             raise _Late
         for name in self._supervisor.collect(min(timeout, left)):
             # hboned ends by itself when its last tunnel does; Envoy's death cuts requests that were waited for.
-            if name in (ENVOY, NAMES) and self._supervisor.step != HELPERS_END:
+            if name in (ENVOY, AGENT, NAMES) and self._supervisor.step != HELPERS_END:
                 log.warning(
                     "died before its turn", extra={"fields": self._fields(part=name, step=self._supervisor.step)}
                 )

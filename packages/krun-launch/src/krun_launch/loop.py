@@ -36,9 +36,9 @@ class Loop:
         self._signals = signals
         self._poll = select.poll()
         self._poll.register(signals.fileno(), select.POLLIN)
-        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._callbacks: dict[int, Callable[[], object]] = {}
 
-    def watch(self, descriptor: int, events: int, callback: Callable[[], None]) -> None:
+    def watch(self, descriptor: int, events: int, callback: Callable[[], object]) -> None:
         """Call back when the descriptor is ready; again to change what is waited for."""
         self._poll.register(descriptor, events)
         self._callbacks[descriptor] = callback

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 
+from krun_launch import signals
 from krun_launch.loop import Died
-from krun_launch.spawn import ProcessSpec, spawn
+from krun_launch.spawn import SESSION, ProcessSpec, spawn
 
 log = logging.getLogger(__name__)
 
@@ -17,12 +19,15 @@ class Parts:
 
     def __init__(self) -> None:
         self._pids: dict[str, int] = {}
+        self._groups: dict[str, int] = {}  # of those that have one of their own
         self.pipes: dict[str, int] = {}  # where parts that notify are read
         self.statuses: dict[str, int] = {}
 
     def start(self, spec: ProcessSpec) -> int:
         """Start a part; the failures of exec are passed on."""
         self._pids[spec.name] = self._notifying(spec) if spec.notifies else spawn(spec)
+        if spec.group == SESSION:
+            self._groups[spec.name] = self._pids[spec.name]
         return self._pids[spec.name]
 
     def _notifying(self, spec: ProcessSpec) -> int:
@@ -51,6 +56,19 @@ class Parts:
             os.kill(pid, number)
         return True
 
+    def end_group(self, name: str) -> bool:
+        """SIGKILL to what a part that has ended left in its process group; False when there is nothing."""
+        group = self._groups.get(name)
+        if group is None:
+            return False
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except OSError:
+            # Nobody is left. From now on the number may be another's.
+            del self._groups[name]
+            return False
+        return True
+
     def collect(self, death: Died) -> str | None:
         """Note a death; the name of the part, or None for an orphan that we had adopted."""
         for name, pid in self._pids.items():
@@ -60,3 +78,10 @@ class Parts:
                 return name
         log.debug("orphan reaped", extra={"fields": {"pid": death.pid, "status": death.status}})
         return None
+
+
+def ending_of(status: int) -> str:
+    """How a process ended, in words."""
+    if status > 128 and not signals.name(status - 128).isdecimal():
+        return f"ended with status {status} ({signals.name(status - 128)})"
+    return f"ended with status {status}"

@@ -18,6 +18,8 @@ from krun_launch import prctl
 from krun_launch.errors import Exit, Failure
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from krun_launch.identity import Identity
 
 # How a child relates to our process group.
@@ -47,6 +49,8 @@ class ProcessSpec:
     """A process to start. ``death_signal`` reaches it when we die; stdout of a helper goes to our stderr.
 
     With ``notifies`` it is given a pipe, and its number in KRUN_NOTIFY_FD. Without ``identity`` it runs as we do.
+    ``stderr`` is a descriptor that takes the place of ours. With ``complaints`` it is a pipe of the process's own,
+    passed on to ours, and the lines that complain are kept in that file. ``folder`` is where it works.
     """
 
     name: str
@@ -59,6 +63,9 @@ class ProcessSpec:
     inherited_fds: tuple[int, ...] = ()
     identity: Identity | None = None
     notifies: bool = False
+    stderr: int | None = None
+    complaints: Path | None = None
+    folder: str = ""
 
     def notifying(self, writer: int) -> ProcessSpec:
         """The same, with this end of a pipe to write to."""
@@ -73,6 +80,15 @@ def spawn(spec: ProcessSpec) -> int:
         NotFound, CannotRun: fork or exec failed; no process is left behind.
     """
     parent = os.getpid()
+    if spec.complaints is not None:
+        # Late: only the agent has one.
+        from krun_launch import agent_log
+
+        log = agent_log.relayed(spec.complaints, owner=spec.identity.uid if spec.identity else None)
+        try:
+            return spawn(replace(spec, stderr=log, complaints=None))
+        finally:
+            os.close(log)
     reader, writer = os.pipe()
     if spec.identity is not None:
         # Late: whoever is not root changes nobody. Before the fork: a child must not import.
@@ -126,13 +142,7 @@ def _prepare(spec: ProcessSpec, *, parent: int, adopt: Callable[[Identity], None
     if adopt is not None and spec.identity is not None:
         adopt(spec.identity)
     prctl.die_with_parent(spec.death_signal, parent=parent)
-    if spec.stdin == NULL:
-        descriptor = os.open(os.devnull, os.O_RDWR)
-        if descriptor != 0:
-            os.dup2(descriptor, 0)
-    if spec.is_helper:
-        os.dup2(2, 1)
-        _keep_streams_only()
+    _arrange_streams(spec)
     for descriptor in spec.inherited_fds:
         os.set_inheritable(descriptor, True)
     # exec keeps ignored signals ignored (Python ignores SIGPIPE and SIGXFSZ): a program expects neither.
@@ -141,6 +151,20 @@ def _prepare(spec: ProcessSpec, *, parent: int, adopt: Callable[[Identity], None
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _arrange_streams(spec: ProcessSpec) -> None:
+    if spec.folder:
+        os.chdir(spec.folder)
+    if spec.stdin == NULL:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor != 0:
+            os.dup2(descriptor, 0)
+    if spec.stderr is not None:
+        os.dup2(spec.stderr, 2)
+    if spec.is_helper:
+        os.dup2(2, 1)
+        _keep_streams_only()
 
 
 def _keep_streams_only() -> None:

@@ -11,29 +11,28 @@ import select
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from krun_launch import below, prctl, signals
-from krun_launch.errors import DeadlinePassed, Failure, Misconfigured, Unreachable
+from krun_launch.errors import Failure, Misconfigured, Unreachable
 from krun_launch.loop import Died, Loop, Signalled
-from krun_launch.parts import Parts
-from krun_launch.plan import APP, HBONED, SSHD, Plan, Step
+from krun_launch.parts import Parts, ending_of
+from krun_launch.plan import AGENT, APP, ENVOY, HBONED, SSHD, Plan
 from krun_launch.signals import ENDING, HARMLESS, Signals
 from krun_launch.spawn import SHARED, CannotRun, NotFound, ProcessSpec
-from krun_launch.startup_probe import Probe
+from krun_launch.start import Start
+from krun_launch.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from krun_launch.certificates import Keeper
+    from krun_launch.oneshot import OneShot
     from krun_launch.probe import Exchange
 
 log = logging.getLogger(__name__)
 
-ATTEMPT = 5.0  # seconds for one answer of a probe
-PAUSES = (0.002, 0.05)  # seconds between attempts: the shortest, and the longest
-LATE = 0.05  # of the time waited so far: how much later than it could a step may go on
-REFRESH = 2.0  # seconds between looks at the certificates
+RESTARTABLE = (ENVOY, AGENT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +71,10 @@ class Supervisor:
         self.is_ready = False
         self.is_ending = False
         self.is_public_idle = False  # hboned drains, and no public request is under way
+        self.seconds: dict[str, float] = {}  # that each step of the start took
+        self.restarts: dict[str, int] = {}  # by part
+        self.shots: dict[str, OneShot] = {}  # what is run to its end, now
+        self.upkeep = Upkeep(self, keeper=keeper)
         if init is not None:
             # Nothing is read from it: poll(2) reports by itself that the other end of the pipe is gone. An init that
             # is our parent would tell us by SIGTERM too, which then looks like a second one.
@@ -80,6 +83,8 @@ class Supervisor:
         self._keeper = keeper
         self._is_shared = any(spec.group == SHARED for spec in plan.processes)
         self._start = time.monotonic()
+        self.was_ready = False
+        self.fallen: deque[str] = deque()  # parts to be started again
         # Alone with its application, krun-launch says no more than its one warning.
         self.level = logging.INFO if plan.status_host else logging.DEBUG
 
@@ -94,6 +99,7 @@ class Supervisor:
         try:
             cause = self._live()
             self.is_ending = True
+            self.upkeep.close()
             # Late: the application starts sooner.
             from krun_launch.ending import Ending
 
@@ -104,10 +110,6 @@ class Supervisor:
                 log.log(self.level, "killed what was left", extra={"fields": {"count": count}})
             if status is not None:
                 status()
-
-    def state(self) -> Mapping[str, object]:
-        """What /readyz tells."""
-        return {**self._mode(), "ready": self.is_ready, "step": self.step}
 
     def _mode(self) -> dict[str, object]:
         way = {"interception": self.plan.interception} if self.plan.interception else {}
@@ -125,47 +127,57 @@ class Supervisor:
         if not self.plan.status_host:
             return None
         # Late: mode none has no status port.
+        from krun_launch import report
         from krun_launch.status import Status
 
         host, port = self.plan.status_host, self.plan.settings.status_port
         try:
-            return Status(host=host, port=port, loop=self.loop, state=self.state).close
+            return Status(host=host, port=port, loop=self.loop, pages=report.pages(self)).close
         except OSError as error:
             # It was free a moment ago (ports.check).
             raise Misconfigured(f"status port {port} on {host}: {error.strerror}") from None
 
     def _live(self) -> Cause:
         try:
-            for step in self.plan.steps:
-                self._take(step)
+            start = Start(self, keeper=self._keeper)
+            start.run()
             self._set_ready()
             while True:
-                self.turn(None if self._keeper is None else REFRESH)
-                if self._keeper is not None:
-                    self._keeper.refresh()
+                self.turn(None)
+                while self.fallen:
+                    start.again(self.fallen.popleft())
+                if not self.is_ready:
+                    self._set_ready()
         except Ended as ended:
             return ended.cause
         except Failure as failure:
             return Cause(reason=failure.message, failure=failure)
 
-    def _take(self, step: Step) -> None:
-        self.step = step.name
-        # A signal must not be overtaken by the next process.
-        self.turn(0)
-        if step.start is not None:
-            self._spawn(step.start)
-        if step.checks_certificates and self._keeper is not None:
-            self._keeper.verify()
-        if step.writes_resolver:
-            # Late: only what is captured has names of its own.
-            from krun_launch import resolver
+    def run_beside(self, spec: ProcessSpec) -> OneShot:
+        """Start a process that is to run to its end; the loop takes what it says.
 
-            resolver.replace(self.plan.resolver)
-        if step.wait is not None:
-            self._wait(step, step.wait)
-        log.log(self.level, "step done", extra={"fields": {"step": step.name, "at_ms": self._at_ms()}})
+        Raises:
+            Misconfigured: it is not there, or cannot be executed.
+        """
+        # Late: without a control plane nothing is run to its end.
+        from krun_launch.oneshot import OneShot
 
-    def _spawn(self, spec: ProcessSpec) -> None:
+        try:
+            self.shots[spec.name] = shot = OneShot(spec, loop=self.loop, parts=self.parts)
+        except (NotFound, CannotRun) as error:
+            raise Misconfigured(error.message, hint=error.hint) from None
+        return shot
+
+    def kill(self, name: str) -> None:
+        """End a part at once."""
+        self.parts.signal(name, signal.SIGKILL)
+
+    def spawn(self, spec: ProcessSpec) -> None:
+        """Start a part.
+
+        Raises:
+            Failure: it is not there, or cannot be executed.
+        """
         try:
             self.parts.start(spec)
             if (pipe := self.parts.pipes.get(spec.name)) is not None:
@@ -192,34 +204,13 @@ class Supervisor:
         return self.parts.is_alive(HBONED) and not self.is_public_idle
 
     def _set_ready(self) -> None:
-        self.is_ready = True
+        self.is_ready = self.was_ready = True
         self.step = "ready"
-        log.log(self.level, "ready", extra={"fields": {**self._mode(), "at_ms": self._at_ms()}})
+        log.log(self.level, "ready", extra={"fields": {**self._mode(), "at_ms": self.at_ms}})
 
-    def _at_ms(self) -> int:
+    @property
+    def at_ms(self) -> int:
         return round((time.monotonic() - self._start) * 1000)
-
-    def _wait(self, step: Step, probe: Probe) -> None:
-        start = time.monotonic()
-        deadline = start + step.timeout
-        shortest, longest = PAUSES
-        while not self._is_up(probe, limit=min(ATTEMPT, deadline - time.monotonic())):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise DeadlinePassed(
-                    f"{step.name}: {step.part} did not answer on {probe} within {step.timeout:g} s",
-                    hint=f"see what {step.part} says above; {step.setting} sets the limit",
-                )
-            pause = (time.monotonic() - start) * LATE
-            self.turn(min(max(pause, shortest), longest, left))
-
-    def _is_up(self, probe: Probe, *, limit: float) -> bool:
-        # Late: mode none asks nobody.
-        from krun_launch.probe import Exchange
-
-        exchange = Exchange(host=probe.host, port=probe.port, path=probe.path)
-        self.ask(exchange, limit=limit)
-        return 200 <= exchange.status < 400 if probe.path else exchange.is_connected
 
     def ask(self, exchange: Exchange, *, limit: float, turn: Callable[[float], None] | None = None) -> None:
         """Carry out one exchange within so many seconds, while the loop goes on."""
@@ -239,7 +230,8 @@ class Supervisor:
         Raises:
             Ended: something happened that ends all. Nothing is lost by it: signals not acted on stay in ``pending``.
         """
-        for name in self.collect(timeout):
+        left = self.upkeep.act()
+        for name in self.collect(left if timeout is None else min(timeout, left)):
             self._on_death(name)
         while self.pending:
             self._on_signal(self.pending.popleft())
@@ -253,7 +245,10 @@ class Supervisor:
                     self.pending.append(number)
                 case Died():
                     name = self.parts.collect(event)
-                    dead += [name] if name else []
+                    if name in self.shots:
+                        self.shots.pop(name).end(event.status)
+                    elif name:
+                        dead.append(name)
         # The application's own end explains the others'.
         return sorted(dead, key=lambda name: name != APP)
 
@@ -263,6 +258,14 @@ class Supervisor:
             raise Ended(Cause(reason=f"the application {ending_of(status)}"))
         if name == SSHD:
             log.warning("krun-sshd died: no debug shell from now on", extra={"fields": {"status": status}})
+            return
+        restarts = self.restarts.get(name, 0)
+        if self.was_ready and name in RESTARTABLE and restarts < self.plan.settings.restarts:
+            self.is_ready = False
+            self.fallen.append(name)
+            log.warning(
+                "died, started again", extra={"fields": {"part": name, "status": status, "count": restarts + 1}}
+            )
             return
         when = "" if self.is_ready else f" before step {self.step!r} was done"
         failure = Unreachable(f"{name} {ending_of(status)}{when}", hint=f"see what {name} says above")
@@ -278,10 +281,3 @@ class Supervisor:
         elif number in HARMLESS or (not self.plan.has_app and number in signals.WITHOUT_MEANING):
             return
         raise Ended(Cause(reason=signals.name(number), signal=number))
-
-
-def ending_of(status: int) -> str:
-    """How a process ended, in words."""
-    if status > 128 and not signals.name(status - 128).isdecimal():
-        return f"ended with status {status} ({signals.name(status - 128)})"
-    return f"ended with status {status}"
