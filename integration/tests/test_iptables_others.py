@@ -15,10 +15,20 @@ from krun_testbed.namespaces import Namespace
 
 pytestmark = pytest.mark.netns
 
-# Somebody else's rule in iptables' own table, made by nft: from then on iptables-nft-save shows nothing of the table.
+# Somebody else's rules in iptables' own tables, made by nft: from then on iptables-nft-save does not show the tables.
 BY_NFT = """\
-add set ip nat others { type ipv4_addr; }
-add rule ip nat OUTPUT ip daddr @others tcp dport 80 redirect to :8080
+table ip nat {
+    set others { type ipv4_addr; }
+    chain OUTPUT { type nat hook output priority -100; ip daddr @others tcp dport 80 redirect to :8080; }
+}
+table ip mangle {
+    set others { type ipv4_addr; }
+    chain PREROUTING { type filter hook prerouting priority -150; ip daddr @others return; }
+}
+table ip filter {
+    set others { type ipv4_addr; }
+    chain FORWARD { type filter hook forward priority 0; ip daddr @others accept; }
+}
 """
 # Another user, who may change rules, and may read the checkout, which may lie in root's folder.
 AS_NOBODY = (
@@ -63,18 +73,59 @@ def failed(status: int, where: Namespace, *arguments: str, **environment: str) -
     return message
 
 
-def test_rules_are_not_said_to_be_gone_where_iptables_does_not_show_their_table(bare: Namespace) -> None:
+def rules(where: Namespace) -> list[str]:
+    """Of iptables' tables, as nft shows them, whatever their order."""
+    return sorted(line.strip() for line in where.must("nft", "--stateless", "list", "ruleset", "ip").splitlines())
+
+
+SEVERAL = (*BOTH_TABLES, "-m", "TPROXY", "--inbound-ports", "8080", "-c", "eth9")
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["before", "after"])
+def test_tables_that_iptables_does_not_show_are_changed_as_others_are(bare: Namespace, is_first: bool) -> None:
+    kind = ("--iptables", "nft")
+    for made in ("others", "ours") if is_first else ("ours", "others"):
+        if made == "ours":
+            done(bare, *SEVERAL, *kind)
+        else:
+            assert bare.run("nft", "-f", "-", stdin=BY_NFT).returncode == 0
+    assert "incompatible" in bare.must("iptables-nft-save")
+    several = rules(bare)
+    assert "applied" in done(bare, *SEVERAL, *kind)
+    assert rules(bare) == several
+    done(bare, "--include", "10.0.0.0/8", *kind)
+    few = [line for line in rules(bare) if "ISTIO" in line]
+    assert few == [
+        "chain ISTIO_OUTPUT {",
+        "chain ISTIO_REDIRECT {",
+        "counter jump ISTIO_OUTPUT",
+        "ip daddr 10.0.0.0/8 counter jump ISTIO_REDIRECT",
+    ]
+    assert "eth9" not in bare.must("nft", "list", "ruleset")
+    assert "removed" in done(bare, "--remove")
+    assert "not there" in done(bare, "--remove")
+    left = rules(bare)
+    assert not [line for line in left if "ISTIO" in line or "0x539" in line]
+    assert sum("@others" in line for line in left) == 3
+
+
+def test_rules_that_iptables_does_not_show_are_not_said_to_be_gone_without_nft(bare: Namespace, tmp_path: Path) -> None:
     done(bare, "--include", "*", "--iptables", "nft")
     assert bare.run("nft", "-f", "-", stdin=BY_NFT).returncode == 0
-    ruleset = bare.must("nft", "list", "ruleset")
-    for arguments in (["--remove"], ["--include", "10.0.0.0/8", "--iptables", "nft"]):
-        assert "Table `nat' is incompatible" in failed(69, bare, *arguments)
-        assert bare.must("nft", "list", "ruleset") == ruleset
-    # What the hint says to do.
-    (line,) = [line for line in bare.must("nft", "--handle", "list", "ruleset", "ip").splitlines() if "@others" in line]
-    bare.must("nft", "delete", "rule", "ip", "nat", "OUTPUT", "handle", line.split()[-1])
-    assert "removed" in done(bare, "--remove")
-    assert "ISTIO" not in bare.must("nft", "list", "ruleset")
+    for name in ("iptables-nft-save", "iptables-nft-restore"):
+        (tmp_path / name).symlink_to(components.program(name, package="iptables"))
+    before = rules(bare)
+    for arguments in (["--remove"], ["--include", "10.0.0.0/8"]):
+        assert "does not show" in failed(69, bare, *arguments, PATH=str(tmp_path))
+    assert rules(bare) == before
+
+
+def test_native_rules_take_the_place_of_those_that_iptables_does_not_show(bare: Namespace) -> None:
+    done(bare, *SEVERAL, "--iptables", "nft")
+    assert bare.run("nft", "-f", "-", stdin=BY_NFT).returncode == 0
+    assert "applied" in done(bare, *SEVERAL, "--native-nftables")
+    assert not [line for line in rules(bare) if "ISTIO" in line]
+    assert "unchanged" in done(bare, *SEVERAL, "--native-nftables")
 
 
 def test_names_and_comments_of_others_may_be_any_bytes(bare: Namespace) -> None:

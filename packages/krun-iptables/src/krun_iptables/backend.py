@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 AUTO, LEGACY, NFT = "auto", "legacy", "nft"
 # A rule that matches nothing, made and taken away in one transaction: it is never left behind.
-# What iptables-nft-save says of a table that has rules which are not its own.
-UNSHOWN = " is incompatible, use 'nft' tool"
 PROBE = "*nat\n-A INPUT -p 255 -j RETURN\n-D INPUT -p 255 -j RETURN\nCOMMIT\n"
 
 
@@ -39,15 +37,8 @@ class Backend(Record):
         return self.restore.rpartition("/")[2].removesuffix("-restore")
 
     def saved(self) -> str:
-        """All of its tables, as text. Raises a Failure, also when it leaves out a table that it cannot show."""
-        said = program.must([self.save])
-        for line in said.splitlines() if UNSHOWN in said else []:
-            if line.startswith("#") and UNSHOWN in line:
-                shown = line.strip("# ").rstrip(".")
-                ip = "ip" if self.family == 4 else "ip6"
-                hint = f"a rule in it was made by nft: take it out ('nft --handle list ruleset {ip}' shows it)"
-                raise Unreachable(f"{self.save.rpartition('/')[2]}: {shown}: ours in it cannot be told", hint=hint)
-        return said
+        """All of its tables, as text; but for those that are ``kernel_hidden``. Raises a Failure."""
+        return program.must([self.save])
 
     def put(self, text: str) -> None:
         """Do what a text says, table by table. Raises Denied when it is not permitted, or another Failure."""

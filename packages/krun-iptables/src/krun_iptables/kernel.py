@@ -83,19 +83,22 @@ def remove(*, kind: str = backends.AUTO, namespace: str = "", cni: bool = False)
             raise Denied(f"rules cannot be removed: {'; '.join(before.refused)}", hint=PERMISSION_HINT)
         holders = [one for one in before.holders if kind in (backends.AUTO, one.kind)]
         native = before.native if kind != backends.LEGACY else ""
-        is_all = native == before.native and len(holders) == len(before.holders)
+        hidden = before.hidden if kind != backends.LEGACY else ()
+        is_all = hidden == before.hidden and native == before.native and len(holders) == len(before.holders)
 
         def work() -> tuple[str, str]:
             if native:
                 nft_state.put(nft.clear(nft.TABLES))
             for one in holders:
                 one.put(restore.remove(before.state(one)) + guard.down(before.saved[one]))
+            for table in hidden:
+                nft_state.put(table.clear())
             # Last: rules without them would lead packets into nothing.
             removed = is_all and routing.remove(before.routes)
-            names = [*(["nft"] if native else []), *(one.name for one in holders)]
+            names = [*(["nft"] if native or hidden else []), *(one.name for one in holders)]
             return "removed" if names or removed else "not there", " ".join(names)
 
-        steps = bool(native) + sum(len(before.state(one).tables) for one in holders)
+        steps = bool(native) + len(hidden) + sum(len(before.state(one).tables) for one in holders)
         return *_whole(work, before, steps=steps), before.refused
 
 

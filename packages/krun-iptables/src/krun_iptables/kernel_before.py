@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from krun_iptables import backend as backends
-from krun_iptables import guard, kernel_state, nft, nft_state, restore
+from krun_iptables import guard, kernel_hidden, kernel_program, kernel_state, nft, nft_state, restore
 from krun_iptables import routes as routing
-from krun_iptables.errors import Denied, Failure
+from krun_iptables.errors import Denied, Failure, Unreachable
 from krun_iptables.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_iptables.backend import Backend
+    from krun_iptables.kernel_hidden import Hidden
     from krun_iptables.kernel_state import Seen
     from krun_iptables.restore import State
     from krun_iptables.routes import Standing
@@ -23,6 +24,7 @@ class Before(Record):
     refused: tuple[str, ...]  # why others would not say
     native: str  # our tables as nft lists them
     routes: Standing
+    hidden: tuple[Hidden, ...] = ()  # what iptables does not show
 
     def state(self, backend: Backend) -> State:
         """What of ours one kind of iptables holds."""
@@ -36,17 +38,18 @@ class Before(Record):
     @property
     def is_empty(self) -> bool:
         """Whether there was nothing of ours."""
-        return not (self.holders or self.native)
+        return not (self.holders or self.native or self.hidden)
 
 
 def look(seen: Seen) -> Before:
     """Ask every kind of iptables that may hold something, and nft.
 
     Raises:
-        Denied: something of ours is there, and the program that could take it away is not.
+        Denied, Unreachable: something of ours is there, and the program that could take it away is not.
     """
     saved: dict[Backend, str] = {}
     refused: list[str] = []
+    hidden: list[Hidden] = []
     for family in seen.nft or ():
         if not any(one.kind != backends.LEGACY for one in backends.found(family)):
             base = backends.base(family)
@@ -61,12 +64,18 @@ def look(seen: Seen) -> Before:
                 saved[one] = one.saved()
             except Denied as denied:
                 refused.append(denied.message)
+            else:
+                hidden += kernel_hidden.find(saved[one], family=one.family)
+    if hidden and not kernel_program.find("nft"):
+        what = f"table {hidden[0].table} has rules of ours that iptables does not show"
+        raise Unreachable(f"{what}, and there is no nft in PATH", hint="install nftables")
     marks = frozenset[int]().union(*(kernel_state.marks(restore.state(text)) for text in saved.values()))
     return Before(
         saved=saved,
         refused=tuple(refused),
         native=nft_state.listing(seen.native),
         routes=routing.standing(marks=marks),
+        hidden=tuple(hidden),
     )
 
 

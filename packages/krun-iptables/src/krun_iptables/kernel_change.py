@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from krun_iptables.backend import Backend
     from krun_iptables.kernel_before import Before
+    from krun_iptables.kernel_hidden import Hidden
     from krun_iptables.kernel_state import Seen
     from krun_iptables.rule import Family, Rule
 
@@ -37,13 +38,15 @@ class ByIptables:
     def is_done(self, before: Before) -> bool:
         """Whether all is there already, and nothing else of ours."""
         first = {backends_of[0] for backends_of in self.tried.values()}
-        return set(before.holders) == first and not before.native and all(self._is_held(one, before) for one in first)
+        if set(before.holders) != first or before.native or before.hidden:
+            return False
+        return all(self._is_held(one, before) for one in first)
 
     def steps(self, before: Before) -> int:
         """How many transactions it takes, at most."""
         wanted = {(self.tried[family][0], rule.table) for family, rules in self.rules.items() for rule in rules}
         there = {(one, table) for one in before.holders for table, _ in before.state(one).tables}
-        return len(wanted | there) + bool(before.native)
+        return len(wanted | there) + bool(before.native) + len(before.hidden)
 
     def make(self, before: Before, *, force: bool) -> str:
         """Do it; returns which kind was let do it. Raises a Failure when something was left undone."""
@@ -55,9 +58,16 @@ class ByIptables:
             one.put(guard.down(before.saved[one]) if one not in guarded else "")
         if before.native:
             nft_state.put(nft.clear(nft.TABLES))
+        for hidden in before.hidden:
+            nft_state.put(hidden.clear(but=self._chains(hidden, chosen)))
         for one in guarded:
             one.put(guard.GONE)
         return chosen[0].name
+
+    def _chains(self, hidden: Hidden, chosen: Iterable[Backend]) -> tuple[str, ...]:
+        """Which chains of ours have been made anew in a table."""
+        is_made = any(one.kind == backends.NFT and one.family == hidden.family for one in chosen)
+        return restore.chains(self.rules[hidden.family], table=hidden.table) if is_made else ()
 
     def _first(self, family: Family, before: Before, *, force: bool) -> Backend:
         refusals: list[str] = []
@@ -101,11 +111,13 @@ class ByNft:
 
     def is_done(self, before: Before) -> bool:
         """Whether all is there already, and nothing else of ours."""
-        return not before.holders and nft_state.is_held(kernel_state.numbered(self.rules), listing=before.native)
+        return not (before.holders or before.hidden) and nft_state.is_held(
+            kernel_state.numbered(self.rules), listing=before.native
+        )
 
     def steps(self, before: Before) -> int:
         """How many transactions it takes."""
-        return 1 + sum(len(before.state(one).tables) for one in before.holders)
+        return 1 + sum(len(before.state(one).tables) for one in before.holders) + len(before.hidden)
 
     def make(self, before: Before, *, force: bool) -> str:
         """Do it; returns the tool. Raises a Failure when something was left undone."""
@@ -113,6 +125,8 @@ class ByNft:
             nft_state.put(nft.replace(self.rules))
         for one in before.holders:
             one.put(restore.remove(before.state(one)) + guard.down(before.saved[one]))
+        for hidden in before.hidden:
+            nft_state.put(hidden.clear())
         return self.name
 
     def _create(self) -> bool:

@@ -82,14 +82,21 @@ def pack(attributes: Mapping[int, bytes]) -> bytes:
 
 def unpack(data: bytes) -> dict[int, bytes]:
     """The attributes in there, by their numbers; the last one of a number counts."""
-    found: dict[int, bytes] = {}
+    return dict(_each(data))
+
+
+def elements(data: bytes) -> list[bytes]:
+    """The values in there, of a list whose attributes all have one number."""
+    return [value for _, value in _each(data)]
+
+
+def _each(data: bytes) -> Iterator[tuple[int, bytes]]:
     while len(data) >= ATTRIBUTE.size:
         length, kind = ATTRIBUTE.unpack_from(data)
         if length < ATTRIBUTE.size:
             raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
-        found[kind & TYPE] = data[ATTRIBUTE.size : length]
+        yield kind & TYPE, data[ATTRIBUTE.size : length]
         data = data[_aligned(length) :]
-    return found
 
 
 def _aligned(size: int) -> int:
