@@ -70,7 +70,7 @@ def text(state: State, *, now: float) -> str:
         (
             "krun_credential_expiry_timestamp_seconds",
             "gauge",
-            "When a credential ends; of root certificates, the first that does.",
+            "When a credential ends; of roots, the first one.",
             [_sample(life.ends, credential=name) for name, life in lives.items()],
         ),
         (
