@@ -11,7 +11,6 @@ import json
 import re
 import time
 from base64 import b64decode, urlsafe_b64decode
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from krun_launch.plan import ROOT, TOKEN, Credential
@@ -47,7 +46,7 @@ def life(credential: Credential) -> Life | None:
         return (
             _of_token(data) if credential.kind == TOKEN else _of_certificates(data, are_roots=credential.kind == ROOT)
         )
-    except (OSError, ValueError, IndexError, KeyError, TypeError, OverflowError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
 
 
@@ -67,8 +66,8 @@ def _of_certificates(data: bytes, *, are_roots: bool) -> Life:
 
 
 def _of_certificate(der: bytes) -> Life:
-    _, outer = next(_elements(der))
-    _, signed = next(_elements(outer))
+    _, outer = _elements(der)[0]
+    _, signed = _elements(outer)[0]
     fields = [(tag, content) for tag, content in _elements(signed) if tag != VERSION]
     tag, dates = fields[3]  # after serial number, signature algorithm and issuer
     if tag != SEQUENCE:
@@ -77,8 +76,9 @@ def _of_certificate(der: bytes) -> Life:
     return _checked(_moment(*begins), _moment(*ends))
 
 
-def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+def _elements(data: bytes) -> list[tuple[int, bytes]]:
     """Tag and content of each element of DER (X.690 §8.1)."""
+    found: list[tuple[int, bytes]] = []
     at = 0
     while at < len(data):
         tag, length = data[at], data[at + 1]
@@ -89,8 +89,9 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
             at += size
         if at + length > len(data):
             raise ValueError("cut off")
-        yield tag, data[at : at + length]
+        found.append((tag, data[at : at + length]))
         at += length
+    return found
 
 
 def _moment(tag: int, content: bytes) -> float:
