@@ -12,7 +12,7 @@ from krun_iptables.explain import HERE
 from krun_iptables.explain_route import family as socket_family
 
 if TYPE_CHECKING:
-    from krun_iptables.packet import Address, Packet
+    from krun_iptables.packet import Address
     from krun_iptables.verify_owner import Owner
 
 # linux/netfilter_ipv4.h, linux/netfilter_ipv6/ip6_tables.h: the same number, of two levels.
@@ -20,11 +20,6 @@ SO_ORIGINAL_DST = 80
 QUEUE = 64
 
 Key = tuple[int, str, int]  # family, protocol, port
-
-
-def key(packet: Packet, port: int) -> Key:
-    """Of the listener that a packet is led to."""
-    return (packet.family, packet.protocol, port)
 
 
 def opened(where: Key, *, owner: Owner | None = None) -> socket.socket | None:
