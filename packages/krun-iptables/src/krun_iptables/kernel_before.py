@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from krun_iptables import backend as backends
-from krun_iptables import guard, kernel_hidden, kernel_program, kernel_state, nft, nft_state, restore
+from krun_iptables import guard, kernel_program, kernel_state, nft, nft_state, restore
 from krun_iptables import routes as routing
 from krun_iptables.errors import Denied, Failure, Unreachable
 from krun_iptables.record import Record
@@ -65,7 +65,7 @@ def look(seen: Seen) -> Before:
             except Denied as denied:
                 refused.append(denied.message)
             else:
-                hidden += kernel_hidden.find(saved[one], family=one.family)
+                hidden += _hidden(one, saved[one])
     if hidden and not kernel_program.find("nft"):
         what = f"table {hidden[0].table} has rules of ours that iptables does not show"
         raise Unreachable(f"{what}, and there is no nft in PATH", hint="install nftables")
@@ -77,6 +77,14 @@ def look(seen: Seen) -> Before:
         routes=routing.standing(marks=marks),
         hidden=tuple(hidden),
     )
+
+
+def _hidden(one: Backend, saved: str) -> tuple[Hidden, ...]:
+    if backends.HIDES not in saved:
+        return ()
+    from krun_iptables import kernel_hidden  # late: few tables have rules that are not iptables' own
+
+    return kernel_hidden.find(saved, family=one.family)
 
 
 def everywhere() -> tuple[Backend, ...]:

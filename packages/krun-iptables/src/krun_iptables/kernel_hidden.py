@@ -9,6 +9,7 @@ from __future__ import annotations
 from _socket import AF_INET, AF_INET6
 
 from krun_iptables import kernel_netlink as netlink
+from krun_iptables.backend import HIDES
 from krun_iptables.errors import Unreachable
 from krun_iptables.record import Record
 from krun_iptables.restore import TABLES
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from krun_iptables.rule import Family
 
-SAYS, ENDS = "# Table `", "' is incompatible, use 'nft' tool"
+SAYS = "# Table `"
 FAMILIES: dict[Family, tuple[int, str]] = {4: (AF_INET, "ip"), 6: (AF_INET6, "ip6")}
 # linux/netfilter/nf_tables.h
 GET_CHAIN, GET_RULE = 10 << 8 | 4, 10 << 8 | 7  # NFNL_SUBSYS_NFTABLES, NFT_MSG_*
@@ -58,8 +59,8 @@ def find(saved: str, *, family: Family) -> tuple[Hidden, ...]:
     Raises:
         Unreachable: the kernel does not tell.
     """
-    lines = saved.splitlines() if ENDS in saved else []
-    names = [line[len(SAYS) :].partition("'")[0] for line in lines if line.startswith(SAYS) and ENDS in line]
+    lines = (line for line in saved.splitlines() if line.startswith(SAYS) and HIDES in line)
+    names = [line[len(SAYS) :].partition("'")[0] for line in lines]
     found = (_table(name, family=family) for name in names if name in TABLES)
     return tuple(one for one in found if one.chains or one.outside)
 
