@@ -1,7 +1,7 @@
 """Whitebox under a control plane: an HTTP proxy of ours in Envoy's bootstrap, as istiod's own does not route.
 
 The agent asks for REDIRECT, nothing is captured, and what is here is added by ISTIO_BOOTSTRAP_OVERRIDE: an HTTP proxy
-that uses istiod's routes and clusters, the way out of the mesh, and TCP services on local ports (docs/istio-mode.md).
+that uses istiod's routes and clusters, the way out of the mesh, and TCP services on local ports (docs/whitebox.md).
 """
 
 from __future__ import annotations
