@@ -31,7 +31,7 @@ class Run:
     has_ended: bool = False
     error: Failure | None = None
 
-    def failure(self, *, what: str) -> Failure | None:
+    def failure(self) -> Failure | None:
         return self.error
 
 

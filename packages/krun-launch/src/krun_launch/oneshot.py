@@ -64,14 +64,14 @@ class OneShot:
         self._loop.unwatch(self._reader)
         os.close(self._reader)
 
-    def failure(self, *, what: str) -> Failure | None:
-        """What it failed of, for whoever it was run for; None when it has not failed."""
+    def failure(self, *, step: str = "") -> Failure | None:
+        """What it failed of, in a step of the start or by itself; None when it has not failed."""
         if not self.status:
             return None
-        kind = KINDS.get(self.status, Unreachable)
+        kind, where = KINDS.get(self.status, Unreachable), f"{step}: " if step else ""
         if self._said.cause:
-            return kind(f"{what}: {self._said.cause}", hint=self._said.hint)
-        return kind(f"{what}: {self.name} {ending_of(self.status)}", hint=f"see what {self.name} says above")
+            return kind(f"{where}{self._said.cause}", hint=self._said.hint)
+        return kind(f"{where}{self.name} {ending_of(self.status)}", hint=f"see what {self.name} says above")
 
     def _read(self) -> bool:
         """Take what there is; False when there is nothing more for now, or for ever."""

@@ -72,7 +72,7 @@ class Start:
                     hint=f"{hint}; {step.setting} sets the limit" if step.setting else hint,
                 )
             supervisor.turn(left)
-        if failure := shot.failure(what=step.name):
+        if failure := shot.failure(step=step.name):
             raise failure
 
     def again(self, name: str) -> None:

@@ -94,7 +94,7 @@ class Schedule:
 
     def _act(self, entry: _Entry) -> float:
         if entry.shot is not None and entry.shot.has_ended:
-            self._ended(entry, failure=entry.shot.failure(what=entry.task.name))
+            self._ended(entry, failure=entry.shot.failure())
         if entry.shot is None and self._is_due(entry):
             self._begin(entry)
         now = self._clock()
