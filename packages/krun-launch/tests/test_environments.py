@@ -71,7 +71,7 @@ def test_hboned_gets_where_to_listen_and_what_to_offer(offers_ssh: bool, given: 
 
 
 def test_debug_shell_sees_the_applications_environment_without_secrets() -> None:
-    env = environments.sshd(ENV, settings=SETTINGS)
+    env = environments.sshd(ENV, settings=SETTINGS, sees=environments.app(ENV, settings=SETTINGS))
     assert env["SSH_AUTH"] == "ssh-ed25519 AAAA"
     assert env["PORT"] == "3000"
     assert env["APP_WORD"] == "kept"

@@ -11,6 +11,7 @@ from krun_launch.mode import choose
 
 BARE = Facts()
 ENVOY = Facts(envoy="/opt/envoy")
+AGENT = Facts(envoy="/opt/envoy", pilot_agent="/opt/pilot-agent", template="/opt/template.json")
 MOUNTED = Facts(envoy="/opt/envoy", has_default_certs=True)
 
 
@@ -49,19 +50,43 @@ def test_a_way_of_interception_that_is_asked_for_is_static_mode(way: str) -> Non
     assert (choice.mode, choice.reason) == ("static", f"KRUN_MODE={way}")
     with pytest.raises(Misconfigured, match="no envoy in PATH"):
         choose({"KRUN_MODE": way}, facts=BARE)
-    with pytest.raises(Misconfigured, match="XDS_ADDR=istiod:15012"):
-        choose({"KRUN_MODE": way, "XDS_ADDR": "istiod:15012"}, facts=ENVOY)
+
+
+@pytest.mark.parametrize("asked", [{}, {"KRUN_MODE": "captured"}, {"KRUN_MODE": "whitebox"}, {"MESH": "gke://p"}])
+@pytest.mark.parametrize(
+    ("env", "reason"),
+    [
+        ({"XDS_ADDR": "istiod:15012"}, "XDS_ADDR=istiod:15012"),
+        ({"XDS_ADDR": "[2001:db8::1]:15012"}, "XDS_ADDR=[2001:db8::1]:15012"),
+        ({"PROXY_CONFIG": "discoveryAddress: istiod.x:15012"}, "XDS_ADDR=istiod.x:15012"),
+        ({"PROXY_CONFIG": '{"discoveryAddress": "a:1"}', "XDS_ADDR": "istiod:15012"}, "XDS_ADDR=istiod:15012"),
+    ],
+)
+def test_a_control_plane_is_joined(env: dict[str, str], reason: str, asked: dict[str, str]) -> None:
+    choice = choose({**env, **asked}, facts=AGENT)
+    assert (choice.mode, choice.reason) == ("istio", reason)
+
+
+@pytest.mark.parametrize("asked", [{"KRUN_MODE": "static"}, {"MESH": "static:g:1"}])
+def test_static_by_name_goes_without_the_control_plane(asked: dict[str, str]) -> None:
+    assert choose({"XDS_ADDR": "istiod:15012", **asked}, facts=AGENT).mode == "static"
+    assert choose({"XDS_ADDR": "istiod:15012", "KRUN_MODE": "none"}, facts=AGENT).mode == "none"
 
 
 @pytest.mark.parametrize(
     ("env", "named"),
     [
-        ({"XDS_ADDR": "istiod:15012"}, "XDS_ADDR=istiod:15012"),
-        ({"XDS_ADDR": "istiod:15012", "MESH": "static:g:1"}, "XDS_ADDR=istiod:15012"),
+        ({"XDS_ADDR": "istiod:15012"}, "XDS_ADDR=istiod:15012.*pilot-agent is not there"),
+        ({"XDS_ADDR": "istiod:15012", "KRUN_PILOT_AGENT": "/no"}, "KRUN_PILOT_AGENT=/no: not there"),
+        ({"XDS_ADDR": "istiod"}, "XDS_ADDR='istiod': not HOST:PORT"),
+        ({"XDS_ADDR": "istiod:70000"}, "XDS_ADDR='istiod:70000': not HOST:PORT"),
+        ({"XDS_ADDR": "meshconfig.googleapis.com:443"}, "Google's own control plane"),
+        ({"XDS_ADDR": "a:1", "MESH": "td:projects=1&scopes=x"}, "Google's own control plane"),
+        ({"PROXY_CONFIG": "discoveryAddress: {"}, "PROXY_CONFIG: neither JSON nor YAML .line 1."),
         ({"MESH": "gke://project"}, "MESH=gke://project"),
     ],
 )
-def test_mesh_that_this_version_cannot_join_is_no_silent_step_down(env: dict[str, str], named: str) -> None:
+def test_mesh_that_cannot_be_joined_is_no_silent_step_down(env: dict[str, str], named: str) -> None:
     with pytest.raises(Misconfigured, match=named) as caught:
         choose(env, facts=MOUNTED)
     assert caught.value.hint

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,17 @@ ROOT = replace(
     ENVOY, uid=0, cannot_switch="", cannot_capture="", resolv_conf="nameserver 192.0.2.53\nsearch corp.example\n"
 )
 CAPTURED = replace(ROOT, has_rules=True, app_gid=65533, app_home="/home/app", own_home="/home/own")
+# In a mesh with a control plane.
+AGENT: dict[str, Any] = {"pilot_agent": "/opt/pilot-agent", "template": "/opt/bootstrap.json", "instance": "0a1b2c3d"}
+ISTIO = {
+    "CAROOT_ISTIOD": "-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----",
+    "HOME": "/home/app",
+    "ISTIO_META_INTERCEPTION_MODE": "REDIRECT",
+    "PATH": "/usr/bin",
+    "WORKLOAD_NAME": "a",
+    "WORKLOAD_NAMESPACE": "demo",
+    "XDS_ADDR": "192.0.2.7:15012",
+}
 KEYS = {"SSH_AUTH": "ssh-ed25519 AAAA person"}
 
 
@@ -42,6 +54,13 @@ def made(
     return plan(env, app=app, facts=facts, run_dir=Path("/run/krun"), flags=flags)
 
 
+FACTS = {
+    "captured": CAPTURED,
+    "whitebox-root": ROOT,
+    "istio-captured": replace(CAPTURED, **AGENT, krun_token="/opt/krun-token"),
+    "istio-whitebox": replace(ENVOY, **AGENT, krun_token="/opt/krun-token"),
+    "istio-pod": replace(CAPTURED, **AGENT, has_token=True, has_roots=True),
+}
 CASES = {
     "none": ({"KRUN_MODE": "none", "HOME": "/", "PORT": "15009"}, ("app", "--flag")),
     "static": (STATIC, ("app", "--flag")),
@@ -51,6 +70,9 @@ CASES = {
     "cloud-run": ({**STATIC, "K_SERVICE": "b", "PORT": "15009", "PORT_http": "3000", "PORT_grpc": "3001"}, ("app",)),
     "captured": ({**STATIC, **KEYS, "KRUN_MODE": "captured", "K8S_UID": "65532", "HOME": "/home/own"}, ("app",)),
     "whitebox-root": ({**STATIC, "KRUN_INTERCEPTION": "none", "KRUN_PUBLIC": "none"}, ("app",)),
+    "istio-captured": ({**ISTIO, **KEYS, "KRUN_MODE": "captured", "K8S_UID": "65532", "PORT_grpc": "3001"}, ("app",)),
+    "istio-whitebox": ({**ISTIO, "KRUN_TCP": "6379=cache:6379", "PROXY_CONFIG": "concurrency: 2"}, ("app",)),
+    "istio-pod": ({**ISTIO, "CAROOT_ISTIOD": ""}, ()),
     "probe": ({**STATIC, "STARTUP_PROBE_HTTP": "/healthy", "KRUN_APP_TIMEOUT": "5", "KRUN_GRACE": "30"}, ("app",)),
 }
 
@@ -59,7 +81,7 @@ CASES = {
 def test_plan_is_as_pinned(name: str) -> None:
     """After a change that is meant: KRUN_TEST_RECORD=1, and read the difference."""
     env, app = CASES[name]
-    facts = {"captured": CAPTURED, "whitebox-root": ROOT}.get(name, ENVOY)
+    facts = FACTS.get(name, ENVOY)
     document = json.loads(describe(made(env, app=app, facts=facts), env=env))
     # What Envoy is told is pinned elsewhere (test_static_envoy.py).
     document["files"] = sorted(document["files"])

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 READS = frozenset(
     {
+        "CAROOT_*",
         "CLOUD_RUN_JOB",
         "CLOUD_RUN_WORKER_POOL",
         "ENVOY_LOG_LEVEL",
         "ISTIOD_SAN",
+        "ISTIO_BOOTSTRAP",
+        "ISTIO_BOOTSTRAP_OVERRIDE",
+        "ISTIO_METAJSON_*",
+        "ISTIO_META_*",
         "ISTIO_META_CLUSTER_ID",
+        "ISTIO_META_DNS_CAPTURE",
         "ISTIO_META_INTERCEPTION_MODE",
         "ISTIO_META_MESH_ID",
         "ISTIO_META_NETWORK",
@@ -18,6 +24,9 @@ READS = frozenset(
         "KRUN_BIND",
         "KRUN_CERTS",
         "KRUN_DRAIN",
+        "KRUN_EGRESS_PROBE",
+        "KRUN_EGRESS_PROBE_REQUIRED",
+        "KRUN_EGRESS_PROBE_TIMEOUT",
         "KRUN_ENVOY",
         "KRUN_ENV_TIMEOUT",
         "KRUN_FALLBACK",
@@ -31,6 +40,7 @@ READS = frozenset(
         "KRUN_MESH_NAMESPACES",
         "KRUN_MODE",
         "KRUN_OFFER",
+        "KRUN_PILOT_AGENT",
         "KRUN_PUBLIC",
         "KRUN_READY_TIMEOUT",
         "KRUN_RESTARTS",
@@ -38,6 +48,7 @@ READS = frozenset(
         "KRUN_STATUS_PORT",
         "KRUN_TCP",
         "KRUN_TOKEN_AUDIENCE",
+        "KRUN_TOKEN_REFRESH",
         "KUBERNETES_SERVICE_HOST",
         "K_REVISION",
         "K_SERVICE",
@@ -49,6 +60,7 @@ READS = frozenset(
         "PORT_*",
         "PROJECT_ID",
         "PROJECT_NUMBER",
+        "PROXY_CONFIG",
         "SSH_AUTH",
         "STARTUP_PROBE_HTTP",
         "STARTUP_PROBE_TCP",
@@ -57,6 +69,7 @@ READS = frozenset(
         "WORKLOAD_NAMESPACE",
         "WORKLOAD_SERVICE_ACCOUNT",
         "XDS_ADDR",
+        "XDS_ROOT_CA",
     }
 )
 SETS = frozenset(
@@ -85,7 +98,6 @@ PORTS = {
     "ENVOY_HTTP_PROXY": 15007,
     "HBONE_H2C": 15009,
     "ISTIOD": 15012,
-    "ENVOY_CONNECT": 15017,
     "STATUS": 15019,
     "AGENT_STATUS": 15020,
     "ENVOY_HEALTH": 15021,

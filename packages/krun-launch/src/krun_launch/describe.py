@@ -23,8 +23,21 @@ def describe(plan: Plan, *, env: Mapping[str, str]) -> str:
         "run_dir": str(plan.run_dir),
         "certificates": certificates and {"from": str(certificates.source), "trust_domain": certificates.trust_domain},
         "files": {name: _content(text) for name, text in sorted(plan.files.items())},
+        "credentials": [{"name": item.name, "path": str(item.path)} for item in plan.credentials],
+        "folders": list(plan.folders),
+        "links": dict(plan.links),
         "ports": [{"port": port.number, "on": port.host, "for": port.name} for port in plan.ports],
         "steps": [_step(step) for step in plan.steps],
+        "tasks": [
+            {
+                "task": task.name,
+                "run": task.process.name,
+                "every_s": task.every,
+                "retry_s": task.retry,
+                "renews": task.renews,
+            }
+            for task in plan.tasks
+        ],
         "processes": [_process(spec, env=env) for spec in plan.processes],
         "end": {
             "grace_s": plan.settings.grace,
@@ -41,6 +54,8 @@ def _step(step: Step) -> dict[str, Any]:
         return {"step": step.name, "check": "certificates"}
     if step.writes_resolver:
         return {"step": step.name, "write": "/etc/resolv.conf"}
+    if step.run is not None:
+        return {"step": step.name, "run": step.part, "at_most_s": step.timeout}
     if step.wait is None:
         return {"step": step.name, "start": step.part}
     return {"step": step.name, "wait_for": str(step.wait), "of": step.part, "at_most_s": step.timeout}
@@ -52,6 +67,7 @@ def _process(spec: ProcessSpec, *, env: Mapping[str, str]) -> dict[str, Any]:
         "argv": list(spec.argv),
         "stdin": spec.stdin,
         "group": spec.group,
+        **({"folder": spec.folder} if spec.folder else {}),
         **({} if spec.identity is None else {"runs_as": _identity(spec.identity)}),
         "sets": sorted(name for name, value in spec.env.items() if env.get(name) != value),
     }

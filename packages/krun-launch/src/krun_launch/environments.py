@@ -16,6 +16,8 @@ LOGGING = ("KRUN_LOG_LEVEL", "KRUN_LOG_FORMAT")
 # Never sent through a proxy: ourselves, and the metadata server, which answers nobody else (facts of the platform).
 DIRECT = ("localhost", "127.0.0.1", "::1")
 METADATA = ("metadata.google.internal", "169.254.169.254")
+# Istio's own, which are the agent's business alone.
+AGENTS = ("ISTIO_", "PROXY_CONFIG", "XDS_HEADER_", "CA_HEADER_")
 SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|PRIVATE|(^|_)(API_?)?KEY($|_)|AUTH", re.IGNORECASE)
 
 
@@ -29,9 +31,13 @@ def with_home(env: Mapping[str, str], *, home: str, instead_of: str) -> dict[str
     return {**env, "HOME": home or "/"} if env.get("HOME", instead_of) == instead_of else dict(env)
 
 
-def app(env: Mapping[str, str], *, settings: Settings, is_captured: bool = False) -> dict[str, str]:
-    """The application's in a mesh: its own port, the way out through Envoy, and nothing of ours."""
+def app(
+    env: Mapping[str, str], *, settings: Settings, is_captured: bool = False, has_agent: bool = False
+) -> dict[str, str]:
+    """The application's in a mesh: its own port, the way out through Envoy, and nothing of ours or of the agent's."""
     own = {name: value for name, value in env.items() if not _is_ours(name)}
+    if has_agent:
+        own = {name: value for name, value in own.items() if not name.startswith(AGENTS)}
     own["PORT"] = str(settings.app_port)
     if is_captured:
         return own
@@ -41,6 +47,8 @@ def app(env: Mapping[str, str], *, settings: Settings, is_captured: bool = False
         **own,
         "HTTP_PROXY": proxy,
         "http_proxy": proxy,
+        # Without a control plane Envoy does not tunnel: what goes by https is not its business.
+        **({"HTTPS_PROXY": proxy, "https_proxy": proxy} if has_agent else {}),
         "NO_PROXY": direct,
         "no_proxy": direct,
     }
@@ -79,15 +87,19 @@ def hboned(env: Mapping[str, str], *, settings: Settings, offers_ssh: bool) -> d
     }
 
 
+def token(env: Mapping[str, str]) -> dict[str, str]:
+    """krun-token's: what krun-discover had. Programs that a kubeconfig names get their settings from it too."""
+    return {name: value for name, value in env.items() if name not in ("KRUN_INIT_FD", "KRUN_NOTIFY_FD")}
+
+
 def relay(env: Mapping[str, str]) -> dict[str, str]:
     """The names relay's: its command line says all."""
     return _only(env, PLAIN)
 
 
-def sshd(env: Mapping[str, str], *, settings: Settings, is_captured: bool = False) -> dict[str, str]:
+def sshd(env: Mapping[str, str], *, settings: Settings, sees: Mapping[str, str]) -> dict[str, str]:
     """krun-sshd's: what a person who debugs the application wants to see, without what looks like a secret by name."""
-    apps = app(env, settings=settings, is_captured=is_captured)
-    seen = {name: value for name, value in apps.items() if not SECRET.search(name)}
+    seen = {name: value for name, value in sees.items() if not SECRET.search(name)}
     return {
         **seen,
         **_only(env, LOGGING),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from krun_launch.settings import DEFAULT_CERTS
+from krun_launch.settings import DEFAULT_CERTS, names_control_plane
 from krun_launch.spawn import find
 
 SHELLS = frozenset({"sh", "dash", "bash", "ash", "busybox"})
@@ -22,6 +22,12 @@ class Facts:
     envoy: str | None = None
     hboned: str | None = None
     sshd: str | None = None
+    pilot_agent: str | None = None
+    template: str | None = None  # the agent's, of Envoy's bootstrap
+    krun_token: str | None = None
+    has_token: bool = False  # a platform has mounted one for the control plane, as in a Pod
+    has_roots: bool = False  # and the control plane's root certificates
+    instance: str = "0"  # tells this instance from others of the same workload
     python: str = "python3"  # the interpreter that runs us
     has_default_certs: bool = False
     is_below_shell: bool = False  # PID 1 is a shell that drops signals, and no init of ours is between
@@ -49,8 +55,30 @@ def look(env: Mapping[str, str]) -> Facts:
         is_on_terminal=is_on_terminal(),
         uid=os.geteuid(),
     )
+    if names_control_plane(env):
+        found = _with_agent(found, env=env, path=path)
     # Whoever is not root can change neither users nor rules: nothing else is worth a look.
     return found if os.geteuid() != 0 else _as_root(found, env=env)
+
+
+def _with_agent(found: Facts, *, env: Mapping[str, str], path: str) -> Facts:
+    # Late: only a mesh with a control plane has an agent.
+    from dataclasses import replace
+
+    from krun_launch import istio_agent
+
+    agent = find(env.get("KRUN_PILOT_AGENT") or istio_agent.PROGRAM, path=f"{path}:{istio_agent.USUAL_FOLDER}")
+    beside = [str(Path(agent).parent / name) for name in istio_agent.TEMPLATES] if agent else []
+    templates = [env["ISTIO_BOOTSTRAP"]] if env.get("ISTIO_BOOTSTRAP") else [istio_agent.TEMPLATE, *beside]
+    return replace(
+        found,
+        pilot_agent=agent,
+        template=next((name for name in templates if os.path.isfile(name)), None),  # noqa: PTH113
+        krun_token=_sibling("krun-token", path=path),
+        has_token=os.access(istio_agent.MOUNTED_TOKEN, os.R_OK),
+        has_roots=os.access(istio_agent.MOUNTED_ROOT, os.R_OK),
+        instance=os.urandom(4).hex(),
+    )
 
 
 def _as_root(found: Facts, *, env: Mapping[str, str]) -> Facts:
@@ -61,10 +89,14 @@ def _as_root(found: Facts, *, env: Mapping[str, str]) -> Facts:
 
     account, own = _account(identity.uid_of(env)), _account(found.uid)
     is_alone = env.get("KRUN_MODE") == "none"
-    programs = [program for program in (found.envoy, found.hboned, found.sshd, found.python) if program]
+    wanted = (found.envoy, found.pilot_agent, found.hboned, found.sshd, found.python)
+    programs = [program for program in wanted if program]
+    texts = [found.template] if found.template else []
     found = replace(
         found,
-        cannot_switch=trial.cannot_switch([] if is_alone else programs, folder=env.get("TMPDIR") or "/tmp"),
+        cannot_switch=trial.cannot_switch(
+            [] if is_alone else programs, texts=[] if is_alone else texts, folder=env.get("TMPDIR") or "/tmp"
+        ),
         app_gid=account.pw_gid if account else None,
         app_home=account.pw_dir if account else "",
         own_home=own.pw_dir if own else "",

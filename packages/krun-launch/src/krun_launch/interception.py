@@ -23,6 +23,10 @@ NOT_SERVED = {
     "ISTIO_INBOUND_INTERCEPTION_MODE": "REDIRECT",
     "ISTIO_DUAL_STACK": "false",
 }
+# And with Istio's agent: it answers for names, and the proxy takes what comes in by its own address.
+OF_THE_AGENT = {"ISTIO_INBOUND_INTERCEPTION_MODE": "REDIRECT"}
+DNS = "ISTIO_META_DNS_CAPTURE"
+DEFAULT_RANGE = "10.0.0.0/8"  # where clusters have their services and pods, most of them
 HINT = "krun-iptables needs root and NET_ADMIN (docker run --cap-add NET_ADMIN); `krun` runs it"
 
 
@@ -35,8 +39,13 @@ class Interception:
     is_second_best: bool = False
 
 
-def choose(env: Mapping[str, str], *, facts: Facts) -> Interception:
+def choose(env: Mapping[str, str], *, facts: Facts, has_agent: bool = False) -> Interception:
     """Which way it is, now that the rules are in force or not.
+
+    Args:
+        env: the merged environment.
+        facts: what was found on the machine.
+        has_agent: Istio's agent answers for names: no resolver's file has to be written.
 
     Raises:
         Denied: captured was asked for, or its fall back forbidden, and it cannot be.
@@ -53,16 +62,16 @@ def choose(env: Mapping[str, str], *, facts: Facts) -> Interception:
             )
         return Interception(way=WHITEBOX, reason=refused)
     if in_force:
-        if why := _cannot(env, facts=facts):
+        if why := _cannot(env, facts=facts, has_agent=has_agent):
             raise Denied(f"rules of krun-iptables are in force, and Envoy cannot listen for them: {why}", hint=HINT)
         return Interception(way=CAPTURED, reason="rules of krun-iptables are in force")
     why = "krun-iptables could apply no rules" if given else "no rules of krun-iptables are in force"
     if required := _required(env):
-        raise Denied(f"{required}: {_cannot(env, facts=facts) or why}", hint=HINT)
+        raise Denied(f"{required}: {_cannot(env, facts=facts, has_agent=has_agent) or why}", hint=HINT)
     return Interception(way=WHITEBOX, reason=why, is_second_best=bool(given))
 
 
-def rules_wanted(env: Mapping[str, str], *, facts: Facts) -> dict[str, str]:
+def rules_wanted(env: Mapping[str, str], *, facts: Facts, has_agent: bool = False) -> dict[str, str]:
     """What krun-iptables is to be told, by variable; nothing when no rules are wanted.
 
     Raises:
@@ -71,15 +80,16 @@ def rules_wanted(env: Mapping[str, str], *, facts: Facts) -> dict[str, str]:
     _one_of(env, "KRUN_INTERCEPTION", "redirect", "none")
     if env.get("KRUN_INTERCEPTION") or _refused(env):
         return {}
-    if why := _cannot(env, facts=facts):
+    if why := _cannot(env, facts=facts, has_agent=has_agent):
         if required := _required(env):
             raise Denied(f"{required}: {why}", hint=HINT)
         return {}
-    ranges = env.get(RANGES, "")
+    ranges = env.get(RANGES) or (DEFAULT_RANGE if has_agent else "")
     if ranges != "*":
         # Names of the mesh are answered with an address of ours, whatever else is intercepted.
         ranges = ",".join(dict.fromkeys([*filter(None, (word.strip() for word in ranges.split(","))), VIRTUAL_RANGE]))
-    return {RANGES: ranges, "PROXY_UID": str(PROXY), "PROXY_GID": str(PROXY), **NOT_SERVED}
+    served = {**OF_THE_AGENT, DNS: env.get(DNS) or "true"} if has_agent else NOT_SERVED
+    return {RANGES: ranges, "PROXY_UID": str(PROXY), "PROXY_GID": str(PROXY), **served}
 
 
 def quoted(value: str) -> str:
@@ -101,12 +111,12 @@ def _required(env: Mapping[str, str]) -> str:
     return "KRUN_FALLBACK=deny" if _one_of(env, "KRUN_FALLBACK", "allow", "deny") == "deny" else ""
 
 
-def _cannot(env: Mapping[str, str], *, facts: Facts) -> str:
+def _cannot(env: Mapping[str, str], *, facts: Facts, has_agent: bool) -> str:
     """Why this process could not serve a workload that is captured, or nothing."""
     loopback = env.get("KRUN_LOOPBACK") or ARRIVES
     if loopback != ARRIVES:
         return f"what is redirected arrives at {ARRIVES}, not at KRUN_LOOPBACK={loopback}"
-    return facts.cannot_switch or facts.cannot_capture
+    return facts.cannot_switch or ("" if has_agent else facts.cannot_capture)
 
 
 def _one_of(env: Mapping[str, str], name: str, *values: str) -> str:

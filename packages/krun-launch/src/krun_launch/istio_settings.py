@@ -10,7 +10,7 @@ from pathlib import Path
 from krun_launch import workload
 from krun_launch.contract import PORTS
 from krun_launch.errors import Misconfigured
-from krun_launch.settings import APP_PROTOCOLS, is_port, one_of
+from krun_launch.settings import APP_PROTOCOLS, is_port, names_control_plane, one_of
 
 # What is read here: contract.py declares it for the package.
 READS = frozenset(
@@ -28,6 +28,7 @@ READS = frozenset(
         "PORT_*",
         "PROJECT_ID",
         "PROJECT_NUMBER",
+        "PROXY_CONFIG",
         "TRUST_DOMAIN",
         "WORKLOAD_NAME",
         "WORKLOAD_NAMESPACE",
@@ -38,7 +39,6 @@ READS = frozenset(
 
 ADMIN_PORT = PORTS["ENVOY_ADMIN"]
 PROXY_PORT = PORTS["ENVOY_HTTP_PROXY"]
-CONNECT_PORT = PORTS["ENVOY_CONNECT"]
 LOOPBACK = "127.0.0.1"  # the agent's ports are fixed, and so is where they are
 ISTIOD = "istiod.istio-system.svc"
 ISTIOD_PORT = PORTS["ISTIOD"]
@@ -92,7 +92,6 @@ class IstioSettings:
     tcp_services: tuple[TcpService, ...] = ()
     admin_port: int = ADMIN_PORT
     proxy_port: int = PROXY_PORT
-    connect_port: int = CONNECT_PORT
 
 
 def control_plane(env: Mapping[str, str]) -> str:
@@ -101,12 +100,19 @@ def control_plane(env: Mapping[str, str]) -> str:
     Raises:
         Misconfigured: it is no address.
     """
-    text = env.get("XDS_ADDR") or ""
-    if text in ("", "-"):
+    if not names_control_plane(env):
+        return ""
+    variable, text = "XDS_ADDR", env.get("XDS_ADDR") or ""
+    if not text:
+        # Late: it is read as YAML, and most have none.
+        from krun_launch import istio_proxy_config
+
+        variable, text = "PROXY_CONFIG: discoveryAddress", istio_proxy_config.discovery_address(env)
+    if not text:
         return ""
     found = DISCOVERY.fullmatch(text)
     if found is None or not is_port(found[3]):
-        raise Misconfigured(f"XDS_ADDR={text[:80]!r}: not HOST:PORT", hint=f"such as {ISTIOD}:{ISTIOD_PORT}")
+        raise Misconfigured(f"{variable}={text[:80]!r}: not HOST:PORT", hint=f"such as {ISTIOD}:{ISTIOD_PORT}")
     return text
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from krun_launch import envjson, facts, rundir, signals
 from krun_launch.errors import Misconfigured
@@ -18,6 +19,10 @@ from krun_launch.settings import seconds
 from krun_launch.signals import Signals
 from krun_launch.spawn import INHERIT, NULL
 from krun_launch.supervise import Supervisor
+
+if TYPE_CHECKING:
+    from krun_launch.certificates import Keeper
+    from krun_launch.plan import Certificates
 
 log = logging.getLogger(__name__)
 
@@ -119,9 +124,10 @@ def _print_rules(env: Mapping[str, str], *, facts: Facts) -> None:
     # Late: an entrypoint asks this once.
     from krun_launch import interception, mode
 
-    if mode.choose(env, facts=facts).mode == mode.NONE:
+    chosen = mode.choose(env, facts=facts).mode
+    if chosen == mode.NONE:
         return
-    wanted = interception.rules_wanted(env, facts=facts)
+    wanted = interception.rules_wanted(env, facts=facts, has_agent=chosen == mode.ISTIO)
     sys.stdout.write("".join(f"{name}={interception.quoted(value)}\n" for name, value in wanted.items()))
 
 
@@ -142,22 +148,40 @@ def _warn(made: Plan, *, is_below_shell: bool) -> None:
 
 
 def _run(made: Plan, *, signals: Signals, init: int | None, keeps_run_dir: bool) -> int:
-    certificates = made.certificates
-    if certificates is None:
+    if not made.status_host:
         return Supervisor(made, signals=signals, init=init).run()
-    # Late: certificates and ports are not the business of mode none.
+    # Late: ports and resolvers are not the business of mode none.
     from krun_launch import ports, resolver
-    from krun_launch.certificates import Keeper
 
     if os.geteuid() == 0 and resolver.mend():
         log.warning("the resolver's file was still that of a run that was killed: put back")
     ports.check(made.ports)
-    owner = certificates.owner
+    written = rundir.written(
+        made.run_dir,
+        files=made.files,
+        is_kept=keeps_run_dir,
+        owner=made.owner,
+        folders=made.folders,
+        shared=made.shared,
+        links=made.links,
+    )
     with contextlib.ExitStack() as stack:
-        stack.enter_context(rundir.written(made.run_dir, files=made.files, is_kept=keeps_run_dir, owner=owner))
-        target = Path(made.run_dir, "certs")
-        keeper = Keeper(source=certificates.source, target=target, trust_domain=certificates.trust_domain, owner=owner)
-        keeper.place()
+        stack.enter_context(written)
+        keeper = None if made.certificates is None else _keeper(made, certificates=made.certificates)
         if made.resolver:
             stack.enter_context(resolver.restored())
         return Supervisor(made, signals=signals, init=init, keeper=keeper).run()
+
+
+def _keeper(made: Plan, *, certificates: Certificates) -> Keeper:
+    # Late: certificates are not the business of every mode.
+    from krun_launch.certificates import Keeper
+
+    keeper = Keeper(
+        source=certificates.source,
+        target=Path(made.run_dir, "certs"),
+        trust_domain=certificates.trust_domain,
+        owner=made.owner,
+    )
+    keeper.place()
+    return keeper

@@ -10,12 +10,14 @@ import click
 from krun_launch.errors import Misconfigured
 from krun_launch.facts import Facts
 from krun_launch.interception import CAPTURED, WHITEBOX
+from krun_launch.settings import names_control_plane
 
 AUTO = "auto"
 STATIC = "static"
+ISTIO = "istio"  # a mesh with Istio's control plane: the plan says whether it is captured or whitebox
 NONE = "none"
 PROXYLESS = "proxyless"
-# Static mode with its interception chosen by name, as long as there is no other mode that has one.
+# With a control plane, modes; without one, static mode with its interception chosen by name.
 WAYS = (CAPTURED, WHITEBOX)
 MODES = (AUTO, *WAYS, STATIC, PROXYLESS, NONE)
 
@@ -43,8 +45,8 @@ def choose(env: Mapping[str, str], *, facts: Facts) -> Choice:
             f"KRUN_MODE={asked}: this version of krun-launch cannot do it",
             hint="set KRUN_MODE to auto, captured, whitebox, static or none",
         )
-    if asked in (AUTO, *WAYS):
-        _refuse_control_plane(env)
+    if asked in (AUTO, *WAYS) and (address := _control_plane(env)):
+        return _istio(env, address=address, facts=facts)
     named = Choice(mode=STATIC if asked in WAYS else asked, reason=f"KRUN_MODE={asked}")
     choice = named if asked != AUTO else _auto(env, facts=facts)
     if choice.mode == STATIC and facts.envoy is None:
@@ -74,14 +76,39 @@ def _auto(env: Mapping[str, str], *, facts: Facts) -> Choice:
     return Choice(mode=STATIC, reason=f"envoy is there, and {signs[0]}")
 
 
-def _refuse_control_plane(env: Mapping[str, str]) -> None:
-    address = env.get("XDS_ADDR", "")
-    if address not in ("", "-"):
-        # Running without the mesh that was asked for would be a silent step down.
+def _control_plane(env: Mapping[str, str]) -> str:
+    """Where it is; empty when there is none, or ``MESH`` says that there is to be none."""
+    if env.get("MESH", "").startswith("static:") or not names_control_plane(env):
+        return ""
+    # Late: most meshes of small machines have none.
+    from krun_launch import istio_settings
+
+    return istio_settings.control_plane(env)
+
+
+def _istio(env: Mapping[str, str], *, address: str, facts: Facts) -> Choice:
+    # What stands in the way is said: running without the mesh that was asked for would be a silent step down.
+    if env.get("MESH", "").startswith("td:") or address.rpartition(":")[0].endswith(".googleapis.com"):
         raise Misconfigured(
-            f"XDS_ADDR={address}: this version of krun-launch has no mode with a control plane",
-            hint="XDS_ADDR=- says that there is none; MESH=static:HOST:PORT names a mesh without one",
+            f"XDS_ADDR={address}: Google's own control plane is not in this version of krun-launch",
+            hint="the control plane is an istiod; XDS_ADDR=- says that there is none",
         )
+    missing = [
+        (name, variable, env.get(variable))
+        for name, variable, path in (
+            ("envoy", "KRUN_ENVOY", facts.envoy),
+            ("pilot-agent", "KRUN_PILOT_AGENT", facts.pilot_agent),
+            ("the agent's template of Envoy's bootstrap", "ISTIO_BOOTSTRAP", facts.template),
+        )
+        if path is None
+    ]
+    for name, variable, given in missing:
+        what = f"{variable}={given}: not there" if given else f"{name} is not there"
+        raise Misconfigured(
+            f"a mesh with a control plane (XDS_ADDR={address}): {what}",
+            hint=f"install it, or set {variable} to its path; KRUN_MODE=static or none goes without a control plane",
+        )
+    return Choice(mode=ISTIO, reason=f"XDS_ADDR={address}")
 
 
 def _no_envoy(env: Mapping[str, str], *, reason: str) -> Misconfigured:

@@ -56,15 +56,15 @@ class Port:
     host: str
     number: int
     variable: str = ""  # what sets it, if anything does
+    is_idle: bool = False  # nobody listens there now: it is kept for who may
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certificates:
-    """Where a workload's certificates come from, what they must be, and whose the copies are (None: ours)."""
+    """Where a workload's certificates come from, and what they must be."""
 
     source: Path
     trust_domain: str
-    owner: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +122,8 @@ class Plan:
     certificates: Certificates | None = None
     owner: int | None = None  # whose the files and folders are, when they are not ours
     folders: tuple[str, ...] = ()  # below the run folder, in which the owner itself may write
+    shared: tuple[str, ...] = ()  # the same, in which the owner may only read
+    links: Mapping[str, str] = field(default_factory=dict)  # below the run folder, to files of others
     tasks: tuple[Task, ...] = ()
     credentials: tuple[Credential, ...] = ()
     scopes: Scopes | None = None
@@ -134,7 +136,7 @@ class Plan:
     @property
     def processes(self) -> tuple[ProcessSpec, ...]:
         """The processes, in the order they are started."""
-        return tuple(step.start for step in self.steps if step.start is not None)
+        return tuple(process for step in self.steps for process in (step.run, step.start) if process is not None)
 
 
 def plan(
@@ -173,6 +175,11 @@ def plan(
     process = ProcessSpec(name=APP, argv=app, env=given, stdin=app_stdin, group=group, identity=who) if app else None
     if choice.mode == mode.NONE:
         return _none(process, settings=numbers, reason=choice.reason, run_dir=run_dir)
+    if choice.mode == mode.ISTIO:
+        # Late: only a mesh with a control plane needs it.
+        from krun_launch import istio_plan
+
+        return istio_plan.plan(env, app=process, settings=numbers, facts=facts, run_dir=run_dir, reason=choice.reason)
     # Late: mode none does not need it.
     from krun_launch import static_plan
 

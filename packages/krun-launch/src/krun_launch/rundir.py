@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from krun_launch.errors import Misconfigured
@@ -20,11 +20,21 @@ def path(env: Mapping[str, str], *, suffix: str = "") -> Path:
 
 
 @contextlib.contextmanager
-def written(directory: Path, *, files: Mapping[str, str], is_kept: bool, owner: int | None = None) -> Iterator[None]:
+def written(
+    directory: Path,
+    *,
+    files: Mapping[str, str],
+    is_kept: bool,
+    owner: int | None = None,
+    folders: Iterable[str] = (),
+    shared: Iterable[str] = (),
+    links: Mapping[str, str] | None = None,
+) -> Iterator[None]:
     """Make the folder and write the files, 0600; afterwards the folder is removed, or kept.
 
     ``owner`` is the user whose files they are, when we are root: the folder stays ours, open to the group of the same
-    number, so that nobody but us decides what is where.
+    number, so that nobody but us decides what is where. Only in ``folders`` the owner writes, and in ``shared`` others of
+    ours. ``links`` lead elsewhere.
 
     Raises:
         Misconfigured: it cannot be written.
@@ -34,7 +44,13 @@ def written(directory: Path, *, files: Mapping[str, str], is_kept: bool, owner: 
         directory.mkdir(mode=0o700, parents=is_kept, exist_ok=is_kept)
         try:
             for name, content in files.items():
-                replace(directory / name, content, owner=owner)
+                replace(_below(directory, name, owner=owner), content, owner=owner)
+            for name in folders:
+                _give(directory, name, owner=owner)
+            for name in shared:
+                _below(directory, f"{name}/.", owner=owner)
+            for name, target in (links or {}).items():
+                _link(directory, name, target, owner=owner)
         except OSError:
             if not is_kept:
                 _remove(directory)
@@ -65,8 +81,6 @@ def hand(descriptor: int, *, owner: int | None) -> None:
 
 def replace(file: Path, content: str, *, owner: int | None) -> None:
     """Write a file, 0600, in one step: whoever reads it sees the old one or the new one."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    share(file.parent, owner=owner)
     scratch = file.with_name(f".{file.name}.new")
     descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
@@ -74,6 +88,32 @@ def replace(file: Path, content: str, *, owner: int | None) -> None:
         hand(descriptor, owner=owner)
         stream.write(content)
     scratch.rename(file)
+
+
+def _below(directory: Path, name: str, *, owner: int | None) -> Path:
+    """The path, with all folders between made and shared."""
+    path = directory
+    share(path, owner=owner)
+    for part in name.split("/")[:-1]:
+        path /= part
+        path.mkdir(mode=0o700, exist_ok=True)
+        share(path, owner=owner)
+    return directory / name
+
+
+def _give(directory: Path, name: str, *, owner: int | None) -> None:
+    folder = _below(directory, name, owner=owner)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if owner is not None:
+        os.chown(folder, owner, owner)
+
+
+def _link(directory: Path, name: str, target: str, *, owner: int | None) -> None:
+    link = _below(directory, name, owner=owner)
+    scratch = link.with_name(f".{link.name}.new")
+    scratch.unlink(missing_ok=True)
+    scratch.symlink_to(target)
+    scratch.replace(link)
 
 
 def _remove(directory: Path) -> None:

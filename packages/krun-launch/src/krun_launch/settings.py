@@ -71,6 +71,12 @@ def settings(env: Mapping[str, str]) -> Settings:
     )
 
 
+def names_control_plane(env: Mapping[str, str]) -> bool:
+    """Tell whether there may be a control plane: named, or in the agent's own configuration."""
+    address = env.get("XDS_ADDR") or ""
+    return address != "-" if address else bool(env.get("PROXY_CONFIG"))
+
+
 def seconds(env: Mapping[str, str], name: str, *, default: float) -> float:
     """A length of time, in seconds; fractions are fine."""
     text = env.get(name) or str(default)

@@ -12,11 +12,12 @@ from krun_launch.identity import NEEDED, PROXY
 FOLDER, PROGRAM, REFUSED = 1, 2, 3  # kinds of what the child reports, before the number of a program or an error
 
 
-def cannot_switch(programs: Sequence[str], *, folder: str) -> str:
+def cannot_switch(programs: Sequence[str], *, folder: str, texts: Sequence[str] = ()) -> str:
     """Why not, or nothing: capabilities, ids that this user namespace has not, paths that only root reaches.
 
     Args:
         programs: paths that other users must be able to execute.
+        texts: paths that they must be able to read.
         folder: where the run folder is going to be.
     """
     if missing := _missing_capabilities():
@@ -24,7 +25,7 @@ def cannot_switch(programs: Sequence[str], *, folder: str) -> str:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _child(programs, folder=folder, writer=writer)
+        _child(programs, texts=texts, folder=folder, writer=writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         said = pipe.read().split()
@@ -34,10 +35,10 @@ def cannot_switch(programs: Sequence[str], *, folder: str) -> str:
     kind, number = int(said[0]), int(said[1])
     if kind == REFUSED:
         return f"user {PROXY}: {os.strerror(number)}"
-    return f"user {PROXY} cannot reach {folder if kind == FOLDER else programs[number]}"
+    return f"user {PROXY} cannot reach {folder if kind == FOLDER else [*programs, *texts][number]}"
 
 
-def _child(programs: Sequence[str], *, folder: str, writer: int) -> NoReturn:
+def _child(programs: Sequence[str], *, texts: Sequence[str], folder: str, writer: int) -> NoReturn:
     try:
         os.setgroups([PROXY])
         os.setresgid(PROXY, PROXY, PROXY)
@@ -45,8 +46,8 @@ def _child(programs: Sequence[str], *, folder: str, writer: int) -> NoReturn:
         # The folder is looked at through, not into: the run folder below it is going to be the user's own.
         if not os.access(folder, os.X_OK):
             os.write(writer, f"{FOLDER} 0".encode())
-        for number, program in enumerate(programs):
-            if not os.access(program, os.X_OK | os.R_OK):
+        for number, path in enumerate([*programs, *texts]):
+            if not os.access(path, os.R_OK | (os.X_OK if number < len(programs) else 0)):
                 os.write(writer, f"{PROGRAM} {number}".encode())
                 break
     except OSError as error:
