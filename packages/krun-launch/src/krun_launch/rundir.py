@@ -33,8 +33,8 @@ def written(
     """Make the folder and write the files, 0600; afterwards the folder is removed, or kept.
 
     ``owner`` is the user whose files they are, when we are root: the folder stays ours, open to the group of the same
-    number, so that nobody but us decides what is where. Only in ``folders`` the owner writes, and in ``shared`` others of
-    ours. ``links`` lead elsewhere.
+    number, so that nobody but us decides what is where. Only in ``folders`` the owner writes; ``shared`` are made for
+    other tools of ours. ``links`` lead elsewhere.
 
     Raises:
         Misconfigured: it cannot be written.
