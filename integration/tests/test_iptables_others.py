@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,9 +64,9 @@ def done(where: Namespace, *arguments: str, **environment: str) -> str:
     return ended.stderr
 
 
-def failed(status: int, where: Namespace, *arguments: str, **environment: str) -> str:
-    """The message, and its hint."""
-    ended = iptables(where, *arguments, **environment)
+def failed(status: int, where: Namespace, *arguments: str, below: tuple[str, ...] = (), **environment: str) -> str:
+    """The message, which a hint is under."""
+    ended = iptables(where, *arguments, below=below, **environment)
     assert (ended.returncode, ended.stdout) == (status, ""), ended.stderr
     message, hint = ended.stderr.splitlines()
     assert message.startswith("krun-iptables: error: ")
@@ -263,3 +264,21 @@ def test_an_ipv4_address_in_an_ipv6_one_is_explained_as_the_kernel_has_it(bare: 
         assert bare.call("::ffff:10.4.0.2", 80) == "15001 10.4.0.2:80"
         explained = iptables(bare, "explain", "[::ffff:10.4.0.2]:80", "--include", "10.4.0.0/16")
     assert "led to Envoy's outbound port 15001" in explained.stdout, explained.stderr
+
+
+IGNORES = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+def test_who_calls_may_ignore_the_end_of_its_children(bare: Namespace) -> None:
+    for arguments in (["--include", "*"], [*BOTH_TABLES], ["--remove"]):
+        ended = bare.run(sys.executable, "-c", IGNORES, components.command("krun-iptables"), *arguments)
+        assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("limit", ["nofile=6", "fsize=0"])
+@pytest.mark.parametrize("settings", [("--include", "*"), BOTH_TABLES], ids=["one-table", "two-tables"])
+def test_limits_that_are_too_narrow_are_told_in_one_line(
+    bare: Namespace, limit: str, settings: tuple[str, ...]
+) -> None:
+    failed(69, bare, *settings, below=("prlimit", f"--{limit}"))
+    assert bare.must("nft", "list", "ruleset") == ""

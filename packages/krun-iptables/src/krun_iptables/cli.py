@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal itself makes enums of all of them
 import gc
 import os
 import sys
@@ -20,6 +21,8 @@ TELLS = ("-h", "--help", "--version")
 
 def main() -> NoReturn:
     """Run as the process."""
+    # Who ignores it, as some supervisors do, hands that down: then nobody is told how a program has ended.
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     arguments = sys.argv[1:]
     if _is_clicks(arguments):
         from krun_iptables.command import command

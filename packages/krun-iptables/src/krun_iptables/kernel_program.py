@@ -57,21 +57,13 @@ def run(argv: Sequence[str], text: str = "") -> Done:
     Raises:
         DeadlinePassed, Unreachable: it has not ended in time, or cannot be started.
     """
-    stdin, stderr = os.memfd_create("stdin"), os.memfd_create("stderr")
-    reads, writes = os.pipe()
+    files: list[int] = []
     try:
-        os.write(stdin, text.encode(errors="surrogateescape"))
-        os.lseek(stdin, 0, os.SEEK_SET)
-        places = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((stdin, writes, stderr))]
-        # Its messages are read below.
         try:
-            # A group of its own, so that what a script has started ends with it.
-            pid = os.posix_spawn(argv[0], list(argv), {**os.environ, "LC_ALL": "C"}, file_actions=places, setpgroup=0)
+            pid, stdout, stderr = _start(argv, text, files)
         except OSError as error:
             raise Unreachable(f"{argv[0]} cannot be started: {error.strerror}", hint="is the package whole?") from None
-        os.close(writes)
-        writes = -1
-        said, status = _until_end(reads, pid=pid, name=argv[0])
+        said, status = _until_end(stdout, pid=pid, name=argv[0])
         os.lseek(stderr, 0, os.SEEK_SET)
         complained = os.read(stderr, 1 << 20)
         # Rules of others may hold any bytes, and go back as they came.
@@ -81,9 +73,26 @@ def run(argv: Sequence[str], text: str = "") -> Done:
             complained=complained.decode(errors="replace"),
         )
     finally:
-        for fd in (stdin, stderr, reads, writes):
-            if fd >= 0:
-                os.close(fd)
+        for file in files:
+            os.close(file)
+
+
+def _start(argv: Sequence[str], text: str, files: list[int]) -> tuple[int, int, int]:
+    """Its process id, its stdout and its stderr; ``files`` are to be closed. Raises OSError."""
+    for name in ("stdin", "stderr"):
+        files.append(os.memfd_create(name))
+    stdin, stderr = files
+    os.write(stdin, text.encode(errors="surrogateescape"))
+    os.lseek(stdin, 0, os.SEEK_SET)
+    reads, writes = os.pipe()
+    files.append(reads)
+    try:
+        places = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((stdin, writes, stderr))]
+        # Its messages are read. A group of its own, so that what a script has started ends with it.
+        environment = {**os.environ, "LC_ALL": "C"}
+        return os.posix_spawn(argv[0], list(argv), environment, file_actions=places, setpgroup=0), reads, stderr
+    finally:
+        os.close(writes)
 
 
 def _until_end(stdout: int, *, pid: int, name: str) -> tuple[bytes, int]:

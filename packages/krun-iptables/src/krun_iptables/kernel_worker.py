@@ -30,12 +30,15 @@ def watched(work: Work, *, mend: Callable[[], None]) -> tuple[str, str]:
 
     Raises:
         Failure: what the work raised, after its own mending.
-        Unreachable: it was killed, and is mended.
+        Unreachable: it was killed, and is mended; or there may be no second process.
     """
-    reads, writes = os.pipe()
-    # Programs that it starts hold the pipe as well: it ends when the last one of them has.
-    os.set_inheritable(writes, True)
-    pid = os.fork()
+    try:
+        reads, writes = os.pipe()
+        # Programs that it starts hold the pipe as well: it ends when the last one of them has.
+        os.set_inheritable(writes, True)
+        pid = os.fork()
+    except OSError as error:
+        raise Unreachable(f"another process cannot be started: {error.strerror}", hint="nothing was changed") from None
     if pid == 0:
         os.close(reads)
         _worker(work, writes)
