@@ -110,6 +110,17 @@ def test_tables_that_iptables_does_not_show_are_changed_as_others_are(bare: Name
     assert sum("@others" in line for line in left) == 3
 
 
+@pytest.mark.parametrize("arguments", [["--remove"], [], ["--reconcile"]], ids=["remove", "apply", "reconcile"])
+def test_a_guard_that_was_left_where_iptables_does_not_show_it_goes(bare: Namespace, arguments: list[str]) -> None:
+    bare.must("iptables-nft", "-N", "ISTIO_GUARD")
+    bare.must("iptables-nft", "-A", "ISTIO_GUARD", "-j", "DROP")
+    for protocol in ("tcp", "udp"):
+        bare.must("iptables-nft", "-I", "OUTPUT", "-p", protocol, "-j", "ISTIO_GUARD")
+    assert bare.run("nft", "-f", "-", stdin=BY_NFT).returncode == 0
+    done(bare, "--iptables", "nft", *arguments)
+    assert "ISTIO_GUARD" not in bare.must("nft", "list", "ruleset")
+
+
 def test_rules_that_iptables_does_not_show_are_not_said_to_be_gone_without_nft(bare: Namespace, tmp_path: Path) -> None:
     done(bare, "--include", "*", "--iptables", "nft")
     assert bare.run("nft", "-f", "-", stdin=BY_NFT).returncode == 0

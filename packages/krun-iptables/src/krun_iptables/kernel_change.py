@@ -59,7 +59,8 @@ class ByIptables:
         if before.native:
             nft_state.put(nft.clear(nft.TABLES))
         for hidden in before.hidden:
-            nft_state.put(hidden.clear(but=self._chains(hidden, chosen)))
+            # Of a guard that was left there, too, only what leads to it: ours is up.
+            nft_state.put(hidden.clear(but=(*self._chains(hidden, chosen), *([guard.CHAIN] if guarded else []))))
         for one in guarded:
             one.put(guard.GONE)
         return chosen[0].name

@@ -11,6 +11,7 @@ from _socket import AF_INET, AF_INET6
 from krun_iptables import kernel_netlink as netlink
 from krun_iptables.backend import HIDES
 from krun_iptables.errors import Unreachable
+from krun_iptables.guard import CHAIN as GUARD
 from krun_iptables.record import Record
 from krun_iptables.restore import TABLES
 from krun_iptables.rule import BUILT_IN, CHAINS
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from krun_iptables.rule import Family
 
 SAYS = "# Table `"
+OURS = (*CHAINS, GUARD)
 FAMILIES: dict[Family, tuple[int, str]] = {4: (AF_INET, "ip"), 6: (AF_INET6, "ip6")}
 # linux/netfilter/nf_tables.h
 GET_CHAIN, GET_RULE = 10 << 8 | 4, 10 << 8 | 7  # NFNL_SUBSYS_NFTABLES, NFT_MSG_*
@@ -77,10 +79,10 @@ def _table(name: str, *, family: Family) -> Hidden:
     outside: list[tuple[str, int]] = []
     for one in rules:
         chain = _text(one.get(RULE_CHAIN, b""))
-        if _text(one.get(RULE_TABLE, b"")) == name and chain not in CHAINS and _is_ours(one, chain=chain):
+        if _text(one.get(RULE_TABLE, b"")) == name and chain not in OURS and _is_ours(one, chain=chain):
             outside.append((chain, int.from_bytes(one[RULE_HANDLE], "big")))
     return Hidden(
-        family=family, table=name, chains=tuple(chain for chain in mine if chain in CHAINS), outside=tuple(outside)
+        family=family, table=name, chains=tuple(chain for chain in mine if chain in OURS), outside=tuple(outside)
     )
 
 
@@ -89,7 +91,7 @@ def _is_ours(rule: dict[int, bytes], *, chain: str) -> bool:
     for name, data in _expressions(rule.get(RULE_EXPRESSIONS, b"")):
         if name == "immediate":
             verdict = netlink.unpack(netlink.unpack(data.get(VERDICT_OF_DATA, b"")).get(VERDICT, b""))
-            if _text(verdict.get(VERDICT_CHAIN, b"")) in CHAINS:
+            if _text(verdict.get(VERDICT_CHAIN, b"")) in OURS:
                 return True
         if name == "match" and _text(data.get(MATCH_NAME, b"")) == "comment" and chain in BUILT_IN:
             return _text(data.get(MATCH_INFO, b"").partition(b"\0")[0]) == MARK
