@@ -16,7 +16,16 @@ CHUNK = 1 << 16
 LONGEST = 1 << 13  # bytes of one line that are looked at
 KEPT = 1 << 16  # bytes of complaints: those of the start
 # Of pilot-agent as text and as JSON, and of Envoy.
-MARKS = (b"\twarn\t", b"\terror\t", b"\tfatal\t", b'"level":"warn"', b'"level":"error"', b'"level":"fatal"')
+MARKS = (
+    b"\twarn\t",
+    b"\twarning\t",
+    b"\tcritical\t",
+    b"\terror\t",
+    b"\tfatal\t",
+    b'"level":"warn"',
+    b'"level":"error"',
+    b'"level":"fatal"',
+)
 PREFIXES = (b"Error: ", b"error: ", b"panic: ")
 
 

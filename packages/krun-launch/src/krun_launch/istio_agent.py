@@ -85,7 +85,8 @@ def argv(*, agent: str, settings: IstioSettings, log_level: str, is_json: bool) 
         "--domain",
         f"{settings.namespace}.svc.cluster.local",
         f"--proxyLogLevel={log_level}",
-        f"--log_output_level=default:{_agents_level(log_level)}",
+        # All of its parts: a level of "default" is not theirs.
+        f"--log_output_level=all:{_agents_level(log_level)},grpc:none",
         *(("--log_as_json",) if is_json else ()),
     )
 
