@@ -29,8 +29,8 @@ DRAIN = "/drain_listeners?graceful&inboundonly&skip_exit"
 # The agent drains Envoy in the same way, and then does not wait when it is told to end.
 AGENT_DRAIN = "/drain"
 QUIT = "/quitquitquit"
-# The gauges of inbound listeners, ours and istiod's: ^http\.inbound(_.*)?\.downstream_rq_active$
-ACTIVE = "/stats?filter=%5Ehttp%5C.inbound(_.*)%3F%5C.downstream_rq_active%24"
+# The gauges of inbound listeners, ours and istiod's: ^http\.[iI]nbound.*\.downstream_rq_active$
+ACTIVE = "/stats?filter=%5Ehttp%5C.%5BiI%5Dnbound.*%5C.downstream_rq_active%24"
 COUNT = re.compile(r"downstream_rq_active: (\d+)")
 
 HELPERS = (SSHD, ENVOY, AGENT, NAMES)

@@ -22,6 +22,7 @@ from krun_launch.plan import (
     Diagnosis,
     Plan,
     Port,
+    Roots,
     Scopes,
     Step,
     Task,
@@ -78,6 +79,7 @@ def plan(
         tasks=(_task(env, token),) if token else (),
         credentials=_credentials(istio),
         scopes=None if is_captured else _scopes(istio, facts=facts),
+        roots=_roots(istio, facts=facts) if istio_agent.ROOT in files else None,
         status_host=around.status_host or settings.loopback,
         notes=() if is_captured else (f"whitebox: only clients that use HTTP_PROXY are in the mesh: {chosen.reason}",),
         warnings=served.warnings(around, chosen=chosen, facts=facts),
@@ -206,6 +208,14 @@ def _scopes(istio: IstioSettings, *, facts: Facts) -> Scopes:
         host=istio.loopback,
         port=istio.admin_port,
         file=istio.run_dir / istio_whitebox.SCOPES,
+        owner=None if facts.cannot_switch else identity.PROXY,
+    )
+
+
+def _roots(istio: IstioSettings, *, facts: Facts) -> Roots:
+    return Roots(
+        file=istio.run_dir / istio_agent.ROOT,
+        learnt=istio.run_dir / istio_agent.CERTIFICATES / "root-cert.pem",
         owner=None if facts.cannot_switch else identity.PROXY,
     )
 

@@ -98,6 +98,15 @@ class Credential:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Roots:
+    """The roots by which the control plane is known, and where the agent puts the mesh's when it is told of new ones."""
+
+    file: Path
+    learnt: Path
+    owner: int | None = None  # who is to own the file (None: we)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scopes:
     """Envoy's file of the ports that the mesh has, and whom to ask for them while it runs."""
 
@@ -127,6 +136,7 @@ class Plan:
     tasks: tuple[Task, ...] = ()
     credentials: tuple[Credential, ...] = ()
     scopes: Scopes | None = None
+    roots: Roots | None = None
     status_host: str = ""  # empty: no status port
     interception: str = ""  # captured or whitebox, where there is a mesh
     resolver: str = ""  # what the resolver's file is to hold while captured

@@ -42,7 +42,7 @@ class Start:
         if step.run is not None:
             self._run(step, step.run)
         if step.start is not None:
-            supervisor.upkeep.keep_tasks()
+            supervisor.upkeep.keep_credentials()
             if step.start.name == APP:
                 supervisor.upkeep.follow_clusters()
             supervisor.spawn(step.start)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RESTARTABLE = (ENVOY, AGENT)
+MOMENT = 0.1  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +106,18 @@ class Supervisor:
 
             return Ending(self, cause=cause).run()
         finally:
+            self._let_go()
             if count := below.sweep():
                 # What an application that ended, or went into the background, has left.
                 log.log(self.level, "killed what was left", extra={"fields": {"count": count}})
             if status is not None:
                 status()
+
+    def _let_go(self) -> None:
+        """What passed the agent's words on ends by itself, a moment after the last of them."""
+        until = time.monotonic() + (MOMENT if AGENT in self.parts.statuses else 0)
+        while below.has_children() and (left := until - time.monotonic()) > 0:
+            self.collect(left)
 
     def _mode(self) -> dict[str, object]:
         way = {"interception": self.plan.interception} if self.plan.interception else {}

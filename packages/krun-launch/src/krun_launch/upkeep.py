@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from krun_launch.cluster_watch import ClusterWatch
     from krun_launch.expiry import Life
     from krun_launch.plan import Task
+    from krun_launch.roots import Follower
     from krun_launch.supervise import Supervisor
     from krun_launch.tasks import Count, Schedule
 
@@ -26,16 +27,24 @@ class Upkeep:
         self._look = time.monotonic()
         self._schedule: Schedule | None = None
         self._clusters: ClusterWatch | None = None
+        self._roots: Follower | None = None
 
     @property
     def counts(self) -> list[Count]:
         """How often each task went well, and not."""
         return [] if self._schedule is None else self._schedule.counts
 
-    def keep_tasks(self) -> None:
-        """From now on: what they keep was made for the first time by a step of the start."""
+    def keep_credentials(self) -> None:
+        """From now on: what tasks keep was made for the first time by a step of the start; so were roots."""
         supervisor = self._supervisor
-        if not supervisor.plan.tasks or self._schedule is not None:
+        if self._schedule is not None or self._roots is not None:
+            return
+        if supervisor.plan.roots is not None:
+            # Late, as below.
+            from krun_launch.roots import Follower
+
+            self._roots = Follower(supervisor.plan.roots)
+        if not supervisor.plan.tasks:
             return
         # Late: only with a control plane there is something to renew.
         from krun_launch.tasks import Schedule
@@ -64,19 +73,22 @@ class Upkeep:
             left = min(left, self._schedule.act())
         if self._clusters is not None:
             left = min(left, self._clusters.act())
-        if self._keeper is not None and self._supervisor.is_ready:
-            left = min(left, self._refresh(self._keeper))
+        if self._keeper is not None or self._roots is not None:
+            left = min(left, self._look_at_files())
         return left
 
     def close(self) -> None:
         if self._clusters is not None:
             self._clusters.close()
 
-    def _refresh(self, keeper: Keeper) -> float:
+    def _look_at_files(self) -> float:
         now = time.monotonic()
         if now >= self._look:
-            keeper.refresh()
             self._look = now + REFRESH
+            if self._keeper is not None and self._supervisor.is_ready:
+                self._keeper.refresh()
+            if self._roots is not None:
+                self._roots.act()
         return self._look - now
 
     def _life(self, task: Task) -> Life | None:
