@@ -99,7 +99,7 @@ class Credential:
 
 @dataclass(frozen=True, kw_only=True)
 class Roots:
-    """The roots by which the control plane is known, and where the agent puts the mesh's when it is told of new ones."""
+    """The roots by which the control plane is known, and where the agent puts the mesh's, old and new ones."""
 
     file: Path
     learnt: Path
