@@ -11,7 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from krun_testbed import google_api, mesh_cluster
+from krun_testbed import google_api, istio_build, mesh_cluster
 from krun_testbed import kubernetes as kubernetes_api
 from krun_testbed.addresses import free_port, loopback
 from krun_testbed.certificates import Authority
@@ -90,10 +90,10 @@ def kubernetes() -> Iterator[Kubernetes]:
         yield running
 
 
-@pytest.fixture(scope="session")
-def cluster(kubernetes: Kubernetes) -> Iterator[Cluster]:
+@pytest.fixture(scope="session", params=istio_build.chosen())
+def cluster(request: pytest.FixtureRequest, kubernetes: Kubernetes) -> Iterator[Cluster]:
     """A mesh of a real istiod, one for all tests of a worker: each test takes a namespace of its own."""
-    with mesh_cluster.running(kubernetes) as running:
+    with mesh_cluster.running(kubernetes, version=istio_build.NAMED[request.param]) as running:
         yield running
 
 

@@ -70,15 +70,33 @@ def capture(place: Place, *flags: str, version: str) -> None:
 
 
 @contextlib.contextmanager
-def agent(
+def agent(place: Place, identity: Identity, *, version: str, **options: Any) -> Iterator[Agent]:
+    """The agent and its Envoy, ready; see ``started`` for options."""
+    with started(place, identity, version=version, **options) as running:
+        made = Agent(place=place, running=running)
+
+        def is_up() -> bool:
+            if running.ends(timeout=0):
+                raise AssertionError(f"pilot-agent ended\n{running.said()[-4000:]}")
+            return made.ready()
+
+        try:
+            processes.wait_until(is_up, what="pilot-agent is ready", timeout=READY, poll=0.02)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{running.said()[-4000:]}") from error
+        yield made
+
+
+@contextlib.contextmanager
+def started(
     place: Place,
     identity: Identity,
     *,
     version: str,
     proxy_config: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
-) -> Iterator[Agent]:
-    """The agent and its Envoy as 1337, ready; it finds istiod as pods do, by the cluster's names."""
+) -> Iterator[processes.Running]:
+    """The agent, which starts its Envoy, as 1337; it finds istiod as pods do, by the cluster's names."""
     folder = place.folder / "agent"
     _files(folder, identity, version=version)
     (binary,) = istio_build.make(istio_build.AGENT, version=version)
@@ -105,18 +123,7 @@ def agent(
         **(environment or {}),
     }
     with processes.start(place.inside(argv, cwd=folder), env=env) as running:
-        made = Agent(place=place, running=running)
-
-        def is_up() -> bool:
-            if running.ends(timeout=0):
-                raise AssertionError(f"pilot-agent ended\n{running.said()[-4000:]}")
-            return made.ready()
-
-        try:
-            processes.wait_until(is_up, what="pilot-agent is ready", timeout=READY, poll=0.02)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{running.said()[-4000:]}") from error
-        yield made
+        yield running
 
 
 def _files(folder: Path, identity: Identity, *, version: str) -> None:

@@ -20,6 +20,7 @@ from krun_testbed.mesh_pod import Pod
 
 OUTSIDE_RESOLVER = "203.0.113.53"  # of workloads outside: it knows no name of the cluster
 SUFFIX = "svc.cluster.local"
+FURTHER = "172.30.0.0/24"  # a second range of services, outside of 10.0.0.0/8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,8 @@ class Cluster:
         if pods:
             targets = {key: target for key, (_, target) in ports.items()}
             addresses = {pod.name: pod.place.address for pod in pods}
-            self.apply(mesh_objects.endpoints(name, ports=targets, addresses=addresses), namespace=namespace)
+            listed = mesh_objects.endpoints(name, namespace=namespace, ports=targets, addresses=addresses)
+            self.apply(listed, namespace=namespace)
         self.names.names[f"{name}.{namespace}.{SUFFIX}"] = found
         return found
 
@@ -111,6 +113,18 @@ def running(kubernetes: Kubernetes, **options: Any) -> Iterator[Cluster]:
         network.own(mesh_pod.RESOLVER, OUTSIDE_RESOLVER)
         names = stack.enter_context(mesh_dns.name_server(network.hub, mesh_pod.RESOLVER))
         outside = stack.enter_context(mesh_dns.name_server(network.hub, OUTSIDE_RESOLVER))
+        _widen(kubernetes)
         istiod = stack.enter_context(istiod_server.running(kubernetes, network, **options))
         names.names[f"istiod.istio-system.{SUFFIX}"] = istiod_server.INSIDE
         yield Cluster(kubernetes=kubernetes, istiod=istiod, network=network, names=names, outside=outside)
+
+
+def _widen(kubernetes: Kubernetes) -> None:
+    """Let services have addresses of FURTHER."""
+    kind = {"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "further"}}
+    (made,) = kubernetes.apply({**kind, "spec": {"cidrs": [FURTHER]}})
+    # A controller says so, where there is one.
+    ready = {"type": "Ready", "status": "True", "reason": "Testbed", "message": ""}
+    status = {"conditions": [{**ready, "lastTransitionTime": "2026-01-01T00:00:00Z"}]}
+    path = f"{kubernetes.admin.path_of(made)}/status"
+    kubernetes.admin.request("PATCH", path, {"status": status}, kind="application/merge-patch+json")

@@ -25,8 +25,9 @@ def service(
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
 
 
-def endpoints(name: str, *, ports: Mapping[str, int], addresses: Mapping[str, str]) -> dict[str, Any]:
+def endpoints(name: str, *, namespace: str, ports: Mapping[str, int], addresses: Mapping[str, str]) -> dict[str, Any]:
     """The EndpointSlice of a service; ``addresses``: of each pod by its name."""
+    pod = {"kind": "Pod", "namespace": namespace}
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -34,8 +35,8 @@ def endpoints(name: str, *, ports: Mapping[str, int], addresses: Mapping[str, st
         "addressType": "IPv4",
         "ports": [{"name": key, "port": port, "protocol": "TCP"} for key, port in ports.items()],
         "endpoints": [
-            {"addresses": [address], "conditions": {"ready": True}, "targetRef": {"kind": "Pod", "name": pod}}
-            for pod, address in addresses.items()
+            {"addresses": [address], "conditions": {"ready": True}, "targetRef": {**pod, "name": key}}
+            for key, address in addresses.items()
         ],
     }
 

@@ -118,11 +118,12 @@ def _agent() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _istiod() -> Iterator[None]:
-    """All that a mesh's tests run, built: the agent and istiod of the version that ISTIO names, and Kubernetes."""
+    """All that a mesh's tests run, built: the agent and istiod of the versions that are chosen, and Kubernetes."""
     kubernetes_build.make()
-    istio_build.make(*istio_build.PACKAGES, version=istio_build.chosen())
-    for name in istio_build.FILES:
-        istio_build.file(name, version=istio_build.chosen())
+    for version in map(istio_build.NAMED.__getitem__, istio_build.chosen()):
+        istio_build.make(*istio_build.PACKAGES, version=version)
+        for name in istio_build.FILES:
+            istio_build.file(name, version=version)
     yield
 
 
