@@ -162,7 +162,8 @@ def _agent_steps(
                 log=complaints,
                 discovery=istio.discovery,
                 discovery_san=istio.discovery_san,
-                roots=istio.run_dir / istio_agent.ROOT,
+                token=f"account {istio.service_account} in {istio.namespace}, audience {istio.audience}, "
+                f"cluster {istio.cluster_id}",
             ),
         ),
     )

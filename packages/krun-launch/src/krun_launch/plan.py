@@ -74,7 +74,7 @@ class Diagnosis:
     log: Path  # the agent's last complaints
     discovery: str  # HOST:PORT
     discovery_san: str  # whom its certificate must name
-    roots: Path
+    token: str  # for whom and by whom the token is, in words
 
 
 @dataclass(frozen=True, kw_only=True)
