@@ -1,0 +1,218 @@
+"""Whitebox under a real istiod: a workload outside calls the mesh and the world through its proxy, nothing captured."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from krun_testbed import mesh_objects, mesh_pod, mesh_whitebox, processes
+from krun_testbed.mesh_call import Answer
+from krun_testbed.mesh_cluster import Cluster
+from krun_testbed.mesh_whitebox import NAME, WORLD, Scene, ask, outsider, read_until
+
+pytestmark = [pytest.mark.mesh, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def scene(cluster: Cluster) -> Iterator[Scene]:
+    with mesh_whitebox.scene(cluster) as made:
+        yield made
+
+
+def theirs(scene: Scene) -> tuple[str, str]:
+    """Who calls and who is called, as both sides' certificates say."""
+    return f"spiffe://cluster.local/ns/{scene.namespace}/sa/default", scene.web.identity
+
+
+FORMS = ["web", "web.NS", "web.NS.svc", "web.NS.svc.cluster.local", "WEB.NS"]
+
+
+@pytest.mark.parametrize("port", ["", ":80", ":8080"])
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_a_name_is_called_by_mutual_tls(scene: Scene, form: str, port: str) -> None:
+    host = form.replace("NS", scene.namespace) + port
+    for answer in (
+        scene.outsider.call(f"http://{host}/x?y=1"),
+        scene.outsider.call("/x?y=1", headers={"Host": host}),
+    ):
+        assert (answer.status, answer.by, answer.identities) == (200, "web", theirs(scene))
+        assert answer.json["path"] == "/x?y=1"
+        assert answer.json["headers"]["host"] == host
+        assert not [name for name in answer.json["headers"] if name.startswith("x-krun")]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_a_name_is_connected_to_by_mutual_tls(scene: Scene, form: str) -> None:
+    host = form.replace("NS", scene.namespace) + ":8080"
+    with scene.outsider.tunnel(host) as connection:
+        for _ in range(2):
+            answer = ask(connection, "/")
+            assert (answer.status, answer.by, answer.identities) == (200, "web", theirs(scene))
+            assert not [name for name in answer.json["headers"] if name.startswith("x-krun")]
+
+
+def test_a_port_whose_protocol_nobody_has_said_is_called_too(scene: Scene) -> None:
+    answer = scene.outsider.call("http://auto:8181/")
+    assert (answer.status, answer.by) == (200, "web")
+
+
+def shares(answers: Iterator[Answer], count: int) -> float:
+    """The share of answers by the first of two."""
+    counted = Counter(next(answers).by for _ in range(count))
+    assert set(counted) == {"web", "two"}
+    return counted["web"] / count
+
+
+def test_weights_of_a_virtual_service_are_followed(scene: Scene) -> None:
+    weights = [
+        {"destination": {"host": scene.host("web"), "port": {"number": 8080}}, "weight": 25},
+        {"destination": {"host": scene.host("two"), "port": {"number": 8080}}, "weight": 75},
+    ]
+    with routed(scene, "split", http=[{"route": weights}]) as host:
+        with scene.outsider.connection() as connection:
+            share = shares((ask(connection, f"http://{host}:8080/") for _ in range(1000)), 1000)
+        # Six times the standard deviation: a fair run fails once in half a billion.
+        assert abs(share - 0.25) < 0.082, share
+        # Who uses CONNECT for everything, as gRPC does, has the same, request by request.
+        with scene.outsider.tunnel(f"{host}:8080") as connection:
+            share = shares((ask(connection, "/") for _ in range(1000)), 1000)
+        assert abs(share - 0.25) < 0.082, share
+
+
+@contextlib.contextmanager
+def routed(scene: Scene, name: str, *, http: list[dict[str, object]]) -> Iterator[str]:
+    """A service of a name alone, whose routes are these; its short name, when the proxy has it."""
+    scene.cluster.service(name, namespace=scene.namespace)
+    routes = mesh_objects.virtual_service(name, hosts=[scene.host(name)], http=http)
+    (made,) = scene.cluster.apply(routes, namespace=scene.namespace)
+    scene.cluster.settle(scene.outsider.place, namespace=scene.namespace)
+    try:
+        yield name
+    finally:
+        scene.cluster.kubernetes.admin.delete(scene.cluster.kubernetes.admin.path_of(made))
+
+
+def to(scene: Scene, name: str) -> list[dict[str, object]]:
+    return [{"destination": {"host": scene.host(name), "port": {"number": 8080}}}]
+
+
+def test_retries_timeouts_faults_and_routes_by_header_are_followed(scene: Scene) -> None:
+    http: list[dict[str, object]] = [
+        {"match": [{"headers": {"x-version": {"exact": "2"}}}], "route": to(scene, "two")},
+        {"match": [{"uri": {"prefix": "/sleep"}}], "route": to(scene, "web"), "timeout": "0.3s"},
+        {
+            "match": [{"uri": {"prefix": "/abort"}}],
+            "route": to(scene, "web"),
+            "fault": {"abort": {"percentage": {"value": 100}, "httpStatus": 418}},
+        },
+        {
+            "match": [{"uri": {"prefix": "/flaky"}}],
+            "route": to(scene, "web"),
+            "retries": {"attempts": 3, "retryOn": "5xx"},
+        },
+        {"match": [{"uri": {"exact": "/"}}], "route": to(scene, "web")},
+    ]
+    with routed(scene, "ruled", http=http) as host:
+        url = f"http://{host}:8080"
+        assert scene.outsider.call(f"{url}/").by == "web"
+        assert scene.outsider.call(f"{url}/", headers={"x-version": "2"}).by == "two"
+        assert scene.outsider.call(f"{url}/sleep/5").status == 504
+        assert scene.outsider.call(f"{url}/abort").status == 418
+        assert scene.outsider.call(f"{url}/flaky/{os.urandom(4).hex()}/2").status == 200
+        # A path that no route has is nobody's, and not the service's own.
+        assert scene.outsider.call(f"{url}/other").status == 404
+
+
+def test_names_outside_are_called_as_before_on_any_port(scene: Scene) -> None:
+    # 8080 and 80 are ports of the mesh too, 9999 is none.
+    for port in (80, 8080, 9999):
+        answer = scene.outsider.call(f"http://{NAME}:{port}/a//b/../c")
+        assert (answer.status, answer.by, answer.json["path"]) == (200, "world", "/a//b/../c")
+        assert answer.identities == ("", "")
+        with scene.outsider.tunnel(f"{NAME}:{port}") as connection:
+            assert ask(connection, "/").by == "world"
+    assert scene.outsider.call(f"http://{WORLD}:9999/").by == "world"
+    answer = scene.outsider.call("http://unknown.example:9999/")
+    assert (answer.status, answer.body[:34]) == (503, b"krun: unknown.example:9999: no ans")
+
+
+def test_a_service_entry_is_led_by_the_mesh(scene: Scene) -> None:
+    entry = mesh_objects.service_entry(
+        "api", hosts=["api.partner.example"], ports={"http": (8080, "HTTP")}, addresses=[WORLD]
+    )
+    scene.cluster.apply(entry, namespace=scene.namespace)
+    scene.cluster.settle(scene.outsider.place, namespace=scene.namespace)
+    # No resolver knows this name.
+    assert scene.outsider.call("http://api.partner.example:8080/").by == "world"
+    with scene.outsider.tunnel("api.partner.example:8080") as connection:
+        assert ask(connection, "/").by == "world"
+
+
+def test_a_tcp_service_on_a_local_port_may_speak_first(scene: Scene) -> None:
+    with (
+        scene.outsider.place.connect("127.0.0.1", 6379) as local,
+        scene.outsider.connect("talk:9000") as (within, status),
+    ):
+        assert " 200 " in status
+        for connected in (local, within):
+            assert read_until(connected, b"hello\r\n") == b"220 hello\r\n"
+            connected.sendall(b"ehlo\n")
+            assert read_until(connected, b"\n") == b"EHLO\n"
+
+
+def test_a_port_that_comes_while_it_runs_is_called(scene: Scene) -> None:
+    scene.cluster.service(
+        "late", scene.web, namespace=scene.namespace, ports={"http": (8282, 8080)}, selector={"app": "web"}
+    )
+    match = [{"uri": {"exact": "/"}}]
+    with routed_late(scene, match):
+        processes.wait_until(
+            lambda: scene.outsider.call("http://late:8282/other").status == 404, what="the port's routes are followed"
+        )
+        assert scene.outsider.call("http://late:8282/").identities == theirs(scene)
+
+
+@contextlib.contextmanager
+def routed_late(scene: Scene, match: list[dict[str, object]]) -> Iterator[None]:
+    """Routes that only a proxy that knows the port follows."""
+    destination = {"destination": {"host": scene.host("late"), "port": {"number": 8282}}}
+    rule: dict[str, object] = {"match": match, "route": [destination]}
+    made = mesh_objects.virtual_service("late", hosts=[scene.host("late")], http=[rule])
+    scene.cluster.apply(made, namespace=scene.namespace)
+    yield
+
+
+def test_nothing_listens_where_the_application_may(scene: Scene) -> None:
+    """Istio's own way, INTERCEPTION_MODE=NONE, takes every service's port on loopback: 8080 is a service's, too."""
+    for port in (80, 9000, 8181):
+        assert not scene.outsider.place.listens("127.0.0.1", port)
+    with scene.outsider.place.connect("127.0.0.1", 8080) as connected:
+        connected.sendall(b"GET / HTTP/1.1\r\nHost: web:8080\r\nConnection: close\r\n\r\n")
+        assert b'"name": "outsider"' in b"".join(iter(lambda: connected.recv(65536), b""))
+
+
+def test_a_mesh_that_allows_no_others_blocks_them_and_not_its_own(cluster: Cluster, scene: Scene) -> None:
+    namespace = cluster.namespace()
+    policy = {"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}, "egress": [{"hosts": ["*/*"]}]}
+    sidecar = {
+        "apiVersion": mesh_objects.NETWORKING,
+        "kind": "Sidecar",
+        "metadata": {"name": "default"},
+        "spec": policy,
+    }
+    cluster.apply(sidecar, namespace=namespace)
+    with outsider(cluster, namespace=namespace) as closed:
+        mesh_pod.wait_until_served(closed.place, scene.web.place.address)
+        cluster.settle(closed.place, namespace=namespace)
+        answer = closed.call(f"http://web.{scene.namespace}:8080/")
+        assert (answer.by, answer.identities[0]) == ("web", f"spiffe://cluster.local/ns/{namespace}/sa/default")
+        for port in (80, 8080, 9999):
+            answer = closed.call(f"http://{NAME}:{port}/")
+            assert answer.status == 502
+            assert answer.body.startswith(f"krun: {NAME}".encode())
+            with closed.connect(f"{NAME}:{port}") as (_, status):
+                assert " 502 " in status
