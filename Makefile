@@ -2,13 +2,14 @@
 SHELL := /bin/sh
 PYTHON ?= python3
 BASE ?=
+VERSION :=
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := $(wildcard packages/*)
 SOURCES := pyproject.toml constraints.txt integration/pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES)) $(wildcard packages/*/scripts/*)
 STAMP := $(VENV)/.installed
 
-.PHONY: setup system demo test lint bench soak images sync clean help
+.PHONY: setup system demo test lint bench soak istio images sync clean help
 
 help:
 	@echo 'make demo    two programs in a mesh, on this machine, in one minute'
@@ -16,6 +17,7 @@ help:
 	@echo 'make lint    ruff, mypy, import rules'
 	@echo 'make bench   start-up times, as ratios against a peer'
 	@echo 'make soak    the long forms of the tests'
+	@echo 'make istio   krun beside a version of Istio (VERSION=v0.0.0-…), and the tests of a mesh with it'
 	@echo 'make images  the golden image and the one of hgate, out of this tree (BASE=IMAGE: on that one)'
 	@echo 'make sync    copy the files that are the same in every package'
 	@echo 'make clean   remove what was built here'
@@ -54,6 +56,10 @@ bench: setup
 
 soak: setup
 	@KRUN_SOAK=1 HYPOTHESIS_PROFILE=soak $(BIN)/python -m krun_testbed.tiers --timeout=3600
+
+istio: setup
+	@$(BIN)/python -m krun_testbed.istio_step $(if $(VERSION),--version '$(VERSION)')
+	@ISTIO='$(VERSION)' $(BIN)/python -m krun_testbed.tiers --tier mesh
 
 images: setup
 	@$(BIN)/python -m krun_testbed.images --base '$(BASE)'
