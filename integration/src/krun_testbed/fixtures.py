@@ -93,7 +93,7 @@ def kubernetes() -> Iterator[Kubernetes]:
 @pytest.fixture(scope="session", params=istio_build.chosen())
 def cluster(request: pytest.FixtureRequest, kubernetes: Kubernetes) -> Iterator[Cluster]:
     """A mesh of a real istiod, one for all tests of a worker: each test takes a namespace of its own."""
-    with mesh_cluster.running(kubernetes, version=istio_build.NAMED[request.param]) as running:
+    with mesh_cluster.running(kubernetes, version=istio_build.version_of(request.param)) as running:
         yield running
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -26,6 +27,7 @@ MODULE = "istio.io/istio"
 NEWEST = "v0.0.0-20260827124520-eed52ebb66ad"
 OLDER = "v0.0.0-20260423205519-b01690e6db7d"
 VERSIONS = (NEWEST, OLDER)
+VERSION = re.compile(r"v\d+\.\d+\.\d+-[0-9a-z.-]+")
 NAMED = {"newest": NEWEST, "older": OLDER}
 AGENT = "pilot-agent"
 CONTROL_PLANE = "pilot-discovery"
@@ -37,11 +39,16 @@ FILES = (DEFINITIONS, TEMPLATE)
 
 
 def chosen() -> tuple[str, ...]:
-    """The words of NAMED that ``ISTIO`` asks for; without it the newest, and for the long forms all."""
+    """What ``ISTIO`` asks for, a word of NAMED or a version; without it the newest, and for the long forms all."""
     word = os.environ.get("ISTIO", "")
-    if word and word not in NAMED:
-        raise ValueError(f"ISTIO={word}: no version that tests know: {', '.join(NAMED)}")
+    if word and word not in NAMED and not VERSION.fullmatch(word):
+        raise ValueError(f"ISTIO={word}: neither {' nor '.join(NAMED)} nor a version of Go's, as {NEWEST}")
     return (word,) if word else tuple(NAMED) if os.environ.get("KRUN_SOAK") else ("newest",)
+
+
+def version_of(word: str) -> str:
+    """The version that a word of NAMED stands for, or the version itself."""
+    return NAMED.get(word, word)
 
 
 def binary(program: str = AGENT, *, version: str = NEWEST) -> Path:

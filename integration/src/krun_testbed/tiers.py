@@ -120,7 +120,7 @@ def _agent() -> Iterator[None]:
 def _istiod() -> Iterator[None]:
     """All that a mesh's tests run, built: the agent and istiod of the versions that are chosen, and Kubernetes."""
     kubernetes_build.make()
-    for version in map(istio_build.NAMED.__getitem__, istio_build.chosen()):
+    for version in map(istio_build.version_of, istio_build.chosen()):
         istio_build.make(*istio_build.PACKAGES, version=version)
         for name in istio_build.FILES:
             istio_build.file(name, version=version)
