@@ -6,8 +6,9 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from krun_launch.errors import DeadlinePassed
-from krun_launch.plan import APP, Step
+from krun_launch.errors import DeadlinePassed, Failure
+from krun_launch.parts import ending_of
+from krun_launch.plan import APP, Diagnosis, Step
 
 if TYPE_CHECKING:
     from krun_launch.certificates import Keeper
@@ -90,6 +91,30 @@ class Start:
                 self._wait(step, step.wait)
 
     def _wait(self, step: Step, probe: Probe) -> None:
+        # Late: the supervisor makes us.
+        from krun_launch.supervise import Cause, Ended
+
+        try:
+            self._until_up(step, probe)
+        except DeadlinePassed:
+            if step.diagnosis is None:
+                raise
+            raise self._diagnosed(step.diagnosis, step=step) from None
+        except Ended as ended:
+            status = self._supervisor.parts.statuses.get(step.part)
+            if step.diagnosis is None or ended.cause.failure is None or status is None:
+                raise
+            failure = self._diagnosed(step.diagnosis, step=step, ended=ending_of(status))
+            raise Ended(Cause(reason=failure.message, failure=failure)) from None
+
+    def _diagnosed(self, diagnosis: Diagnosis, *, step: Step, ended: str = "") -> Failure:
+        # Late: only when something went wrong.
+        from krun_launch import istio_diagnosis
+
+        self._supervisor.let_go()
+        return istio_diagnosis.failure(diagnosis, step=step, ended=ended)
+
+    def _until_up(self, step: Step, probe: Probe) -> None:
         start = time.monotonic()
         deadline = start + step.timeout
         shortest, longest = PAUSES

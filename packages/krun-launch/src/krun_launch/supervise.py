@@ -106,14 +106,14 @@ class Supervisor:
 
             return Ending(self, cause=cause).run()
         finally:
-            self._let_go()
+            self.let_go()
             if count := below.sweep():
                 # What an application that ended, or went into the background, has left.
                 log.log(self.level, "killed what was left", extra={"fields": {"count": count}})
             if status is not None:
                 status()
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         """What passed the agent's words on ends by itself, a moment after the last of them."""
         until = time.monotonic() + (MOMENT if AGENT in self.parts.statuses else 0)
         while below.has_children() and (left := until - time.monotonic()) > 0:
