@@ -45,6 +45,7 @@ def app(
     direct = no_proxy(env, loopback=settings.loopback)
     return {
         **own,
+        **(_of_clients(own, proxy_host=settings.loopback, direct=direct) if has_agent else {}),
         "HTTP_PROXY": proxy,
         "http_proxy": proxy,
         # Without a control plane Envoy does not tunnel: what goes by https is not its business.
@@ -52,6 +53,16 @@ def app(
         "NO_PROXY": direct,
         "no_proxy": direct,
     }
+
+
+def _of_clients(own: Mapping[str, str], *, proxy_host: str, direct: str) -> dict[str, str]:
+    """For clients that do not look at HTTP_PROXY by themselves."""
+    # Late: where nothing is captured, and with a control plane.
+    from krun_launch import istio_whitebox_clients
+
+    return istio_whitebox_clients.variables(
+        own, host=proxy_host, port=PORTS["ENVOY_HTTP_PROXY"], direct=direct.split(",")
+    )
 
 
 def no_proxy(env: Mapping[str, str], *, loopback: str) -> str:
