@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from pathlib import Path
 
 from krun_testbed import mesh_app, mesh_objects, mesh_pod, mesh_workload
 from krun_testbed.mesh_call import Answer
@@ -30,6 +31,28 @@ class Outsider:
     def place(self) -> Place:
         """Where it runs."""
         return self.workload.place
+
+    def environment(self) -> dict[str, str]:
+        """Its application's, as the kernel has it."""
+        return self._environments()["mesh_app"]
+
+    def environments(self) -> dict[str, dict[str, str]]:
+        """Those of all its other processes, by the name of the program."""
+        return {name: found for name, found in self._environments().items() if name != "mesh_app"}
+
+    def _environments(self) -> dict[str, dict[str, str]]:
+        place = Path(f"/proc/{self.place.pid}/ns/net").readlink()
+        found: dict[str, dict[str, str]] = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            # Some end while we look.
+            with contextlib.suppress(OSError):
+                if (process / "ns/net").readlink() != place:
+                    continue
+                argv = (process / "cmdline").read_bytes().decode().split("\0")
+                pairs = (process / "environ").read_bytes().decode().split("\0")
+                name = "mesh_app" if "krun_testbed.mesh_app" in argv else Path(argv[0]).name.partition("-v0")[0]
+                found[name] = dict(pair.split("=", 1) for pair in pairs if pair)
+        return found
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[HTTPConnection]:
@@ -112,8 +135,8 @@ def scene(cluster: Cluster) -> Iterator[Scene]:
     cluster.outside.names[NAME] = WORLD
     cluster.kubernetes.service_account("server", namespace=namespace)
     with (
-        cluster.pod("web", namespace=namespace, service=False, account="server") as web,
-        cluster.pod("two", namespace=namespace, account="server") as two,
+        cluster.pod("web", namespace=namespace, service=False, account="server", labels={"group": "pods"}) as web,
+        cluster.pod("two", namespace=namespace, account="server", labels={"group": "pods"}) as two,
         mesh_app.talker(web.place, port=9000, greeting=b"220 hello\r\n"),
         # Of two services with one target port and two protocols, istiod believes one.
         mesh_app.app(web.place, name="web", port=8181),
