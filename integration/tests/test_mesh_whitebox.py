@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from krun_testbed import mesh_objects, mesh_pod, mesh_whitebox, processes
+from krun_testbed import mesh_gate, mesh_objects, mesh_pod, mesh_whitebox, processes
 from krun_testbed.mesh_call import Answer
 from krun_testbed.mesh_cluster import Cluster
-from krun_testbed.mesh_whitebox import NAME, WORLD, Scene, ask, outsider, read_until
+from krun_testbed.mesh_whitebox import NAME, PROXY, WORLD, Scene, ask, outsider, read_until
 
 pytestmark = [pytest.mark.mesh, pytest.mark.timeout(300)]
 
@@ -184,6 +184,45 @@ def routed_late(scene: Scene, match: list[dict[str, object]]) -> Iterator[None]:
     made = mesh_objects.virtual_service("late", hosts=[scene.host("late")], http=[rule])
     scene.cluster.apply(made, namespace=scene.namespace)
     yield
+
+
+def test_a_websocket_passes_straight_and_within_a_connect(scene: Scene) -> None:
+    upgrade = "Host: web:8080\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    key = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    with (
+        scene.outsider.place.connect("127.0.0.1", PROXY) as straight,
+        scene.outsider.connect("web:8080") as (within, _),
+    ):
+        for connected, target in ((straight, "http://web:8080/ws"), (within, "/ws")):
+            connected.sendall(f"GET {target} HTTP/1.1\r\n{upgrade}{key}".encode())
+            assert b" 101 " in read_until(connected, b"\r\n\r\n")
+            connected.sendall(b"\x81\x02hi")
+            assert read_until(connected, b"hi") == b"\x81\x02hi"
+
+
+def test_http2_is_spoken_to_the_proxy_and_within_a_connect(scene: Scene) -> None:
+    known = ["--fail", "--http2-prior-knowledge", "--write-out", "%{http_version}"]
+    straight = scene.outsider.workload.curl(*known, "--header", "host: web:8080", f"http://127.0.0.1:{PROXY}/")
+    within = scene.outsider.workload.curl(
+        *known, "--proxytunnel", "--proxy", f"http://127.0.0.1:{PROXY}", "http://web:8080/"
+    )
+    for said in (straight, within):
+        assert said.endswith("}2")
+        assert f"URI={theirs(scene)[0]}" in said
+
+
+def test_a_pod_comes_in_by_a_gate(scene: Scene) -> None:
+    with scene.cluster.gate() as gate:
+        scene.cluster.register("outsider", gate, namespace=scene.namespace)
+        name = mesh_gate.server_name(scene.host("outsider"), 8080)
+        gate.lead(scene.outsider.place, name)
+        scene.cluster.settle(scene.two.place, scene.outsider.place, namespace=scene.namespace)
+        mesh_pod.wait_until_served(scene.two.place, gate.address)
+        scene.outsider.workload.wait_for_config("127.0.0.1_15003")
+        address = scene.cluster.names.names[scene.host("outsider")]
+        answer = scene.two.call("http://outsider:8080/", to=address)
+        assert (answer.by, answer.identities) == ("outsider", (scene.two.identity, theirs(scene)[0]))
+        assert gate.names == [name]
 
 
 def test_nothing_listens_where_the_application_may(scene: Scene) -> None:
