@@ -256,11 +256,12 @@ def main(count: int) -> None:
     click.echo("\nModules loaded by --version:")
     click.echo(imports())
     # Late: they take their tools from here.
-    from krun_testbed import bench_containers, bench_discover, bench_iptables, bench_public
+    from krun_testbed import bench_containers, bench_discover, bench_iptables, bench_mesh, bench_public
 
     click.echo(f"\nDiscovery in a real Kubernetes API:\n{bench_discover.report(count)}")
 
     click.echo(f"\nInterception rules, applied:\n{bench_iptables.report(count)}")
+    click.echo(f"\nIn a mesh with a control plane, until the application begins:\n{bench_mesh.report(count)}")
     click.echo(f"\nPublic requests through hboned:\n{bench_public.report(min(count, 5))}")
 
     click.echo(f"\nContainers, from docker run to the first answer:\n{bench_containers.report(count)}")
