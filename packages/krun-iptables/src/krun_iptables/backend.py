@@ -10,6 +10,7 @@ import os
 
 from krun_iptables import kernel_program as program
 from krun_iptables.errors import Denied, Unreachable
+from krun_iptables.kernel_program import AUTO, LEGACY, NFT
 from krun_iptables.record import Record
 
 TYPE_CHECKING = False
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from krun_iptables.rule import Family
 
-AUTO, LEGACY, NFT = "auto", "legacy", "nft"
 HIDES = "' is incompatible, use 'nft' tool"  # says iptables-nft-save of a table that it leaves out, in a comment
 # A rule that matches nothing, made and taken away in one transaction: it is never left behind.
 PROBE = "*nat\n-A INPUT -p 255 -j RETURN\n-D INPUT -p 255 -j RETURN\nCOMMIT\n"

@@ -8,7 +8,9 @@ was left behind is found. nft's own rules need none: there all of it is one tran
 
 from __future__ import annotations
 
-CHAIN = "ISTIO_GUARD"
+from krun_iptables.rule import GUARD
+
+CHAIN = GUARD
 PLACES = [(where, protocol) for where in ("INPUT", "FORWARD", "OUTPUT") for protocol in ("tcp", "udp")]
 JUMPS = [f"{where} -p {protocol} -j {CHAIN}" for where, protocol in PLACES]
 UP = "\n".join(["*filter", f":{CHAIN} - [0:0]", f"-A {CHAIN} -j DROP", *(f"-I {jump}" for jump in JUMPS), "COMMIT", ""])

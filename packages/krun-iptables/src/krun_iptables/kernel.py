@@ -6,19 +6,19 @@ another process does them (``kernel_worker``), and when one fails those before i
 
 from __future__ import annotations
 
-from krun_iptables import backend as backends
-from krun_iptables import guard, kernel_before, kernel_state, nft, nft_state, restore
+from krun_iptables import kernel_before, kernel_state, nft, nft_state
 from krun_iptables import routes as routing
 from krun_iptables.errors import Denied, Failure
-from krun_iptables.kernel_change import ByIptables, ByNft
 from krun_iptables.kernel_place import Alone
-from krun_iptables.kernel_program import PERMISSION_HINT
+from krun_iptables.kernel_program import AUTO, LEGACY, PERMISSION_HINT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from krun_iptables.kernel_before import Before
+    from krun_iptables.kernel_iptables import ByIptables
+    from krun_iptables.kernel_native import ByNft
     from krun_iptables.routes import Routes
     from krun_iptables.rule import Rule
 
@@ -49,10 +49,15 @@ def apply(
     with Alone(namespace=namespace, cni=cni):
         seen = kernel_state.seen()
         change: ByNft | ByIptables
+        # Each late: the other one is not needed.
         if native:
+            from krun_iptables.kernel_native import ByNft
+
             change = ByNft(rules)
         else:
-            kind, families = force_binary or backends.AUTO, (4, 6) if ipv6 else (4,)
+            from krun_iptables.kernel_iptables import ByIptables
+
+            kind, families = force_binary or AUTO, (4, 6) if ipv6 else (4,)
             change = ByIptables(rules, families=families, seen=seen, kind=kind, is_guarded=reconcile)  # type: ignore[arg-type]
         before = kernel_before.look(seen)
         is_done = not force and change.is_done(before)
@@ -66,7 +71,7 @@ def apply(
         return *_whole(work, before, steps=0 if is_done else change.steps(before)), before.refused
 
 
-def remove(*, kind: str = backends.AUTO, namespace: str = "", cni: bool = False) -> tuple[str, str, tuple[str, ...]]:
+def remove(*, kind: str = AUTO, namespace: str = "", cni: bool = False) -> tuple[str, str, tuple[str, ...]]:
     """Take all of ours out of the kernel, whoever applied it and with what settings.
 
     ``kind``: only from one kind of iptables; nft's own tables are of the kind nft. Returns what was done ("removed",
@@ -81,16 +86,16 @@ def remove(*, kind: str = backends.AUTO, namespace: str = "", cni: bool = False)
         before = kernel_before.look(kernel_state.seen())
         if before.refused and before.is_empty:
             raise Denied(f"rules cannot be removed: {'; '.join(before.refused)}", hint=PERMISSION_HINT)
-        holders = [one for one in before.holders if kind in (backends.AUTO, one.kind)]
-        native = before.native if kind != backends.LEGACY else ""
-        hidden = before.hidden if kind != backends.LEGACY else ()
+        holders = [one for one in before.holders if kind in (AUTO, one.kind)]
+        native = before.native if kind != LEGACY else ""
+        hidden = before.hidden if kind != LEGACY else ()
         is_all = hidden == before.hidden and native == before.native and len(holders) == len(before.holders)
 
         def work() -> tuple[str, str]:
             if native:
                 nft_state.put(nft.clear(nft.TABLES))
             for one in holders:
-                one.put(restore.remove(before.state(one)) + guard.down(before.saved[one]))
+                one.put(before.removal(one))
             for table in hidden:
                 nft_state.put(table.clear())
             # Last: rules without them would lead packets into nothing.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from krun_iptables import backend as backends
-from krun_iptables import guard, kernel_program, kernel_state, nft, nft_state, restore
+from krun_iptables import kernel_program, kernel_state, nft, nft_state
 from krun_iptables import routes as routing
 from krun_iptables.errors import Denied, Failure, Unreachable
+from krun_iptables.kernel_program import LEGACY, NFT
 from krun_iptables.record import Record
 
 TYPE_CHECKING = False
@@ -28,12 +28,20 @@ class Before(Record):
 
     def state(self, backend: Backend) -> State:
         """What of ours one kind of iptables holds."""
+        from krun_iptables import restore  # late, as in all of this: most starts find nothing of iptables'
+
         return restore.state(self.saved.get(backend, ""))
+
+    def removal(self, backend: Backend) -> str:
+        """The text that takes away what of ours one kind of iptables holds."""
+        from krun_iptables import guard, restore
+
+        return restore.remove(self.state(backend)) + guard.down(self.saved[backend])
 
     @property
     def holders(self) -> tuple[Backend, ...]:
         """The kinds of iptables that hold something of ours."""
-        return tuple(one for one, text in self.saved.items() if self.state(one) != restore.NOTHING or guard.is_up(text))
+        return tuple(one for one in self.saved if self.removal(one))
 
     @property
     def is_empty(self) -> bool:
@@ -47,15 +55,34 @@ def look(seen: Seen) -> Before:
     Raises:
         Denied, Unreachable: something of ours is there, and the program that could take it away is not.
     """
+    saved, refused, hidden = _iptables(seen) if seen.may_hold_any else ({}, [], [])
+    if hidden and not kernel_program.find("nft"):
+        what = f"table {hidden[0].table} has rules of ours that iptables does not show"
+        raise Unreachable(f"{what}, and there is no nft in PATH", hint="install nftables")
+    found = Before(
+        saved=saved,
+        refused=tuple(refused),
+        native=nft_state.listing(seen.native),
+        routes=routing.Standing(),
+        hidden=tuple(hidden),
+    )
+    marks = frozenset[int]().union(*(kernel_state.marks(found.state(one)) for one in saved))
+    return found.but(routes=routing.standing(marks=marks))
+
+
+def _iptables(seen: Seen) -> tuple[dict[Backend, str], list[str], list[Hidden]]:
+    """What every kind of iptables says, why others say nothing, and what they hide. Raises as ``look``."""
+    from krun_iptables import backend as backends
+
     saved: dict[Backend, str] = {}
     refused: list[str] = []
     hidden: list[Hidden] = []
     for family in seen.nft or ():
-        if not any(one.kind != backends.LEGACY for one in backends.found(family)):
+        if not any(one.kind != LEGACY for one in backends.found(family)):
             base = backends.base(family)
             raise Denied(f"{base} has rules of ours, and there is no {base}-nft in PATH", hint="install iptables")
     for family in seen.legacy:
-        if not any(one.kind != backends.NFT for one in backends.found(family)):
+        if not any(one.kind != NFT for one in backends.found(family)):
             base = backends.base(family)
             refused.append(f"{base} has legacy tables, and there is no {base}-legacy in PATH")
     for one in everywhere():
@@ -66,21 +93,13 @@ def look(seen: Seen) -> Before:
                 refused.append(denied.message)
             else:
                 hidden += _hidden(one, saved[one])
-    if hidden and not kernel_program.find("nft"):
-        what = f"table {hidden[0].table} has rules of ours that iptables does not show"
-        raise Unreachable(f"{what}, and there is no nft in PATH", hint="install nftables")
-    marks = frozenset[int]().union(*(kernel_state.marks(restore.state(text)) for text in saved.values()))
-    return Before(
-        saved=saved,
-        refused=tuple(refused),
-        native=nft_state.listing(seen.native),
-        routes=routing.standing(marks=marks),
-        hidden=tuple(hidden),
-    )
+    return saved, refused, hidden
 
 
 def _hidden(one: Backend, saved: str) -> tuple[Hidden, ...]:
-    if backends.HIDES not in saved:
+    from krun_iptables.backend import HIDES
+
+    if HIDES not in saved:
         return ()
     from krun_iptables import kernel_hidden  # late: few tables have rules that are not iptables' own
 
@@ -89,6 +108,8 @@ def _hidden(one: Backend, saved: str) -> tuple[Hidden, ...]:
 
 def everywhere() -> tuple[Backend, ...]:
     """All kinds of iptables, of both families."""
+    from krun_iptables import backend as backends
+
     return (*backends.found(4), *backends.found(6))
 
 

@@ -11,10 +11,9 @@ from _socket import AF_INET, AF_INET6
 from krun_iptables import kernel_netlink as netlink
 from krun_iptables.backend import HIDES
 from krun_iptables.errors import Unreachable
-from krun_iptables.guard import CHAIN as GUARD
 from krun_iptables.record import Record
 from krun_iptables.restore import TABLES
-from krun_iptables.rule import BUILT_IN, CHAINS
+from krun_iptables.rule import BUILT_IN, CHAINS, GUARD
 from krun_iptables.words import MARK
 
 TYPE_CHECKING = False

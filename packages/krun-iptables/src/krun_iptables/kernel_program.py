@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+AUTO, LEGACY, NFT = "auto", "legacy", "nft"  # kinds of iptables
 LOCK_WAIT = 5  # seconds for the lock that programs of this family share
 USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # of root, where none is given
 KILL = 9  # SIGKILL

@@ -6,10 +6,9 @@ import _socket as socket  # without selectors and enum, which take longer to loa
 
 from krun_iptables import kernel_netlink as netlink
 from krun_iptables import nft
-from krun_iptables.backend import NFT
-from krun_iptables.guard import CHAIN as GUARD
+from krun_iptables.kernel_program import NFT
 from krun_iptables.record import Record
-from krun_iptables.rule import CHAINS
+from krun_iptables.rule import CHAINS, GUARD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +37,11 @@ class Seen(Record):
         in_nft = self.nft is None or backend.family in self.nft
         in_legacy = backend.family in self.legacy
         return in_nft if backend.kind == NFT else in_legacy
+
+    @property
+    def may_hold_any(self) -> bool:
+        """Whether something of ours may be there in iptables of whatever kind."""
+        return self.nft is None or bool(self.nft or self.legacy)
 
     def is_legacy_used(self, family: Family) -> bool:
         """Whether the legacy kind comes first: its tables are in use, and ours does not stand in the nft kind."""

@@ -6,8 +6,6 @@ else of a start where everything is known. To a type checker a Record is a datac
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +17,8 @@ else:
         return lambda kind: kind
 
 
-NONE: Mapping[str, Any] = MappingProxyType({})  # a default that nobody can write to
+# A default that nobody can write to: types.MappingProxyType, whose module takes longer to load than this one.
+NONE: Mapping[str, Any] = type(type.__dict__)({})
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)

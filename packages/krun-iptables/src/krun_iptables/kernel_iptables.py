@@ -1,10 +1,11 @@
-"""The two ways to bring rules in: by a kind of iptables for each family, or by nft's own."""
+"""The way to bring rules in by iptables: a kind of it for each family."""
 
 from __future__ import annotations
 
 from krun_iptables import backend as backends
 from krun_iptables import guard, kernel_program, kernel_state, nft, nft_state, restore
-from krun_iptables.errors import Denied, Unreachable
+from krun_iptables.errors import Denied
+from krun_iptables.kernel_program import NFT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class ByIptables:
 
     def _chains(self, hidden: Hidden, chosen: Iterable[Backend]) -> tuple[str, ...]:
         """Which chains of ours have been made anew in a table."""
-        is_made = any(one.kind == backends.NFT and one.family == hidden.family for one in chosen)
+        is_made = any(one.kind == NFT and one.family == hidden.family for one in chosen)
         return restore.chains(self.rules[hidden.family], table=hidden.table) if is_made else ()
 
     def _first(self, family: Family, before: Before, *, force: bool) -> Backend:
@@ -99,41 +100,3 @@ class ByIptables:
                 guarded.append(one)
                 break
         return guarded
-
-
-class ByNft:
-    """nft's own rules: one transaction. What any kind of iptables holds of ours goes after it."""
-
-    name = "nft"
-
-    def __init__(self, rules: Sequence[Rule]) -> None:
-        self.rules = rules
-        nft_state.program()  # Denied when it is not there
-
-    def is_done(self, before: Before) -> bool:
-        """Whether all is there already, and nothing else of ours."""
-        return not (before.holders or before.hidden) and nft_state.is_held(
-            kernel_state.numbered(self.rules), listing=before.native
-        )
-
-    def steps(self, before: Before) -> int:
-        """How many transactions it takes."""
-        return 1 + sum(len(before.state(one).tables) for one in before.holders) + len(before.hidden)
-
-    def make(self, before: Before, *, force: bool) -> str:
-        """Do it; returns the tool. Raises a Failure when something was left undone."""
-        if before.native or not self._create():
-            nft_state.put(nft.replace(self.rules))
-        for one in before.holders:
-            one.put(restore.remove(before.state(one)) + guard.down(before.saved[one]))
-        for hidden in before.hidden:
-            nft_state.put(hidden.clear())
-        return self.name
-
-    def _create(self) -> bool:
-        """Do it where nothing of ours is. Returns whether that was so: another program may have been there first."""
-        try:
-            nft_state.put(nft.create(self.rules))
-        except Unreachable:
-            return False  # if it is for another reason, replacing fails for it too
-        return True
