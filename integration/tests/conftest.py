@@ -1,4 +1,4 @@
-"""Fixtures of the container tests: pytest-docker brings the mesh up once for each worker, and down at its end."""
+"""Fixtures of container tests (pytest-docker brings the mesh up once for each worker) and of tests of a real mesh."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from krun_testbed import containers, containers_mesh, docker_engine, images
+from krun_testbed import containers, containers_mesh, docker_engine, images, mesh_captured
 from krun_testbed.containers import Container
 from krun_testbed.containers_mesh import Mesh
+from krun_testbed.mesh_captured import World
+from krun_testbed.mesh_cluster import Cluster
 
 
 @pytest.fixture(scope="session")
@@ -72,3 +74,10 @@ def b(mesh: Mesh) -> Iterator[Container]:
     """The other workload of the mesh."""
     with mesh.service("b") as container:
         yield container
+
+
+@pytest.fixture(scope="session")
+def world(cluster: Cluster) -> Iterator[World]:
+    """A captured workload outside of a real mesh, and its peers, for all tests of a worker: they leave it so."""
+    with mesh_captured.world(cluster) as made:
+        yield made

@@ -15,7 +15,7 @@ from krun_testbed import components, istio_build, istiod, mesh_call, processes
 from krun_testbed.mesh_network import Place
 
 USER = 1337  # of the proxy
-READY = 60.0  # seconds; a fourth of one on a machine that has nothing else to do
+READY = 120.0  # seconds; a fourth of one on a machine that has nothing else to do
 CAPTURE = ("-p", "15001", "-z", "15006", "-u", str(USER), "-m", "REDIRECT", "-i", "*", "-x", "", "-b", "*")
 NOT_CAPTURED = ("-d", "15090,15021,15020")
 

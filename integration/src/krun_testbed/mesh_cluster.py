@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from krun_testbed.mesh_pod import Pod
 
 OUTSIDE_RESOLVER = "203.0.113.53"  # of workloads outside: it knows no name of the cluster
 SUFFIX = "svc.cluster.local"
+USUAL = "10.96.64.0/20"  # in the first range, and of ours to give
 FURTHER = "172.30.0.0/24"  # a second range of services, outside of 10.0.0.0/8
 
 
@@ -63,7 +65,7 @@ class Cluster:
     ) -> str:
         """A service of these pods, with its endpoints and its name in the cluster; its ClusterIP."""
         ports = ports or {"http": (8080, 8080)}
-        asked = mesh_objects.service(name, ports=ports, selector=selector, address=address)
+        asked = mesh_objects.service(name, ports=ports, selector=selector, address=address or self._free())
         (made,) = self.apply(asked, namespace=namespace)
         found: str = made["spec"]["clusterIP"]
         if pods:
@@ -73,6 +75,12 @@ class Cluster:
             self.apply(listed, namespace=namespace)
         self.names.names[f"{name}.{namespace}.{SUFFIX}"] = found
         return found
+
+    def _free(self) -> str:
+        """An address of the first range that no service has: the server itself would choose out of both."""
+        services = self.kubernetes.admin.get("/api/v1/services")["items"]
+        used = {service["spec"].get("clusterIP") for service in services}
+        return next(str(each) for each in ipaddress.ip_network(USUAL).hosts() if str(each) not in used)
 
     @contextlib.contextmanager
     def pod(self, name: str, *, namespace: str, service: bool = True, **options: Any) -> Iterator[Pod]:

@@ -18,7 +18,7 @@ from krun_testbed.mesh_call import Answer
 from krun_testbed.mesh_cluster import Cluster
 from krun_testbed.mesh_network import Place
 
-READY = 60.0  # seconds
+READY = 120.0  # seconds; some two on a machine that has nothing else to do
 APP_USER = 1000
 PROXY_PORT = 15007
 
@@ -47,9 +47,10 @@ class Workload:
         """One request as its application would make it; see mesh_call for options."""
         return mesh_call.call(self.place, url, **options)
 
-    def curl(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
+    def curl(self, *arguments: str, timeout: float = 60.0) -> str:
         """What curl prints for a user of the workload, by the place's own resolver."""
-        done = self.place.run(*as_app("curl", "--silent", "--show-error", "--max-time", "20", *arguments), env=env)
+        command = as_app("curl", "--silent", "--show-error", "--max-time", "20", *arguments)
+        done = self.place.run(*command, timeout=timeout)
         if done.returncode != 0:
             raise AssertionError(f"curl {' '.join(arguments)}: {done.returncode}: {done.stderr}\n{self.running.said()}")
         return done.stdout
