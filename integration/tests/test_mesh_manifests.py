@@ -54,10 +54,13 @@ def answer_to_a_stranger(connected: socket.socket, *, tls: bool = False) -> byte
     """What is answered to who shows no certificate."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with contextlib.suppress(ssl.SSLError, ConnectionError), connected:
-        with context.wrap_socket(connected) if tls else connected as way:
-            way.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-            return way.recv(100)
+    with (
+        contextlib.suppress(ssl.SSLError, ConnectionError),
+        connected,
+        context.wrap_socket(connected) if tls else connected as way,
+    ):
+        way.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        return way.recv(100)
     return b""
 
 

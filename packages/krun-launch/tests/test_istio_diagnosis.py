@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -26,9 +25,12 @@ NOISE = (
 )
 
 
-def diagnosis(folder: Path, *, discovery: str = "192.0.2.7:15012") -> Diagnosis:
+def diagnosis(folder: Path) -> Diagnosis:
     return Diagnosis(
-        log=folder / "complaints", discovery=discovery, discovery_san="istiod.x.svc", token="account default in demo"
+        log=folder / "complaints",
+        discovery="192.0.2.7:15012",
+        discovery_san="istiod.x.svc",
+        token="account default in demo",
     )
 
 
@@ -118,21 +120,17 @@ def test_an_agent_that_ended_without_a_known_cause_is_told_with_its_last_complai
     assert failure.message == "pilot-agent ended with status 1: error something new"
 
 
-def test_a_control_plane_that_takes_no_connection_is_told_when_nothing_was_complained_of(tmp_path: Path) -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{unused.getsockname()[1]}"
-        failure = istio_diagnosis.failure(diagnosis(tmp_path, discovery=address), step=STEP)
+def test_a_control_plane_that_says_nothing_is_told_as_such(tmp_path: Path) -> None:
+    failure = istio_diagnosis.failure(diagnosis(tmp_path), step=STEP)
     assert isinstance(failure, DeadlinePassed)
-    assert f"the control plane {address} does not answer (Connection refused), tried for 4 s" in failure.message
+    assert failure.message == "the control plane 192.0.2.7:15012 has said nothing to pilot-agent within 4 s"
 
 
-def test_a_proxy_that_is_slow_is_told_as_such(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-        failure = istio_diagnosis.failure(diagnosis(tmp_path, discovery=address), step=STEP)
+def test_a_proxy_that_complains_of_something_new_is_told_with_it(tmp_path: Path) -> None:
+    (tmp_path / "complaints").write_text("2026-11-26T04:24:08Z\terror\tsomething new\n")
+    failure = istio_diagnosis.failure(diagnosis(tmp_path), step=STEP)
     assert isinstance(failure, DeadlinePassed)
-    assert "did not answer" in failure.message
+    assert failure.message.endswith("within 4 s: error something new")
 
 
 @given(st.text())
