@@ -144,6 +144,16 @@ def test_what_is_new_in_the_template_fails_until_it_is_decided(
     assert "docs/istio.md" in told
 
 
+def test_a_template_that_says_the_same_in_another_way_has_the_same_differences(newest: Istio, krun: Krun) -> None:
+    text = (istio_build.source() / istio_step_template.PATH).read_text(encoding="utf-8")
+    # As another commit of Istio has it.
+    old = "- --proxyLogLevel={{ annotation .ObjectMeta `sidecar.istio.io/logLevel` .Values.global.proxy.logLevel }}"
+    assert old in text, "the template is not what it was: change this test's example"
+    new = '- {{ printf "--proxyLogLevel=%s" (annotation .ObjectMeta `sidecar.istio.io/logLevel` .Values.x) | quote }}'
+    changed = replace(newest, template=istio_step_template.parse(text.replace(old, new)))
+    assert differences(changed, krun) == differences(newest, krun)
+
+
 def _asked(istio: Istio, krun: Krun) -> Krun:
     """As if krun-iptables had been asked about new flags: it was about the old ones."""
     return replace(krun, rules={**dict.fromkeys(istio.template.rules, False), **krun.rules})

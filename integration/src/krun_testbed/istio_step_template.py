@@ -18,6 +18,7 @@ ITEM = "-"  # an item without a name
 ACTION = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}", re.S)
 # What an action puts when nobody says anything else: the last literal of `default` or `valueOrDefault`.
 DEFAULT = re.compile(r"(?:\bdefault\s+|\bvalueOrDefault\s+\S+\s+)([\"`])([^\"`]*)\1")
+FORMAT = re.compile(r'printf "([^"]*)"')
 OPENS = re.compile(r"(if|range|with|define|block)\b")
 SILENT = re.compile(r"else\b|/\*|\$\w+ :?=")
 VARIABLE = re.compile(r"^\s*- name: ([A-Z][A-Z0-9_]*)\s*$", re.M)
@@ -122,13 +123,20 @@ def _lines(text: str) -> Iterator[tuple[str, int]]:
         elif OPENS.match(action):
             depth += 1
         elif not SILENT.match(action):
-            default = DEFAULT.findall(action)
-            line += default[-1][1] if default else ANY
+            line += _put(action)
             at = depth if at is None else at
         last = found.end()
     yield line, depth
     if depth:
         raise Unreadable(f"{PATH}: {depth} of its branches do not end")
+
+
+def _put(action: str) -> str:
+    """What an action puts there, as far as it says so itself."""
+    if written := FORMAT.match(action):
+        return re.sub(r"%[a-z]", ANY, written[1])
+    default = DEFAULT.findall(action)
+    return default[-1][1] if default else ANY
 
 
 def _leaves(text: str) -> Iterator[Leaf]:
