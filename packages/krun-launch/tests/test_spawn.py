@@ -218,3 +218,16 @@ def test_nobody_is_left_when_the_application_ends(alone: dict[str, str]) -> None
     status, stdout, _ = launch("sh", "-c", script, env=alone)
     assert status == 3
     assert not _lives(int(stdout))
+
+
+@pytest.mark.parametrize("is_below_init", [False, True])
+def test_caller_that_ignores_sigchld_changes_nothing(is_below_init: bool, alone: dict[str, str]) -> None:
+    # A kernel that is told so reaps by itself, and says of nobody how he ended (waitpid(2)).
+    code = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execvp(sys.argv[1], sys.argv[1:])"
+    init = ["krun-launch", "--init", "--"] if is_below_init else []
+    app = ["sh", "-c", "grep SigIgn /proc/self/status; exit 7"]
+    done = processes.run([*SHOW, code, *init, "krun-launch", "--no-env", "--", *app], env=alone)
+    assert done.returncode == 7
+    ignored = int(done.stdout.split()[1], 16)
+    assert not ignored & (1 << (signal.SIGCHLD - 1))
+    assert "Traceback" not in done.stderr

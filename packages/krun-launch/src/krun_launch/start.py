@@ -43,10 +43,11 @@ class Start:
         if step.run is not None:
             self._run(step, step.run)
         if step.start is not None:
-            supervisor.upkeep.keep_credentials()
             if step.start.name == APP:
                 supervisor.upkeep.follow_clusters()
             supervisor.spawn(step.start)
+            # After it: whoever boots does so meanwhile.
+            supervisor.upkeep.keep_credentials()
         if step.checks_certificates and self._keeper is not None:
             self._keeper.verify()
         if step.writes_resolver:
