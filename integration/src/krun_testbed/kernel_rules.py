@@ -57,7 +57,8 @@ LOOK = "; ".join(
     [f"echo '== {name}'; {name}-save -c" for name in PROGRAMS]
     + ["echo '== native'; nft -a list ruleset inet"]
     + ["echo '== routes'; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all"]
-    + ["ip -o address show dev lo"]
+    # An address that was just made is for a moment one that may be somebody else's.
+    + ["ip -o address show dev lo | sed 's/ tentative//'"]
 )
 CHAIN = re.compile(r":(\S+) (\S+) \[\d+:\d+\]")
 COUNTERS = re.compile(r"\[\d+:\d+\] |(?<=counter )packets \d+ bytes \d+ | # handle \d+")
