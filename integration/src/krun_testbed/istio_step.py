@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import click
@@ -39,6 +39,7 @@ UNKNOWN = "not known"
 class Istio:
     """One version."""
 
+    version: str
     template: Template
     machine: Machine
     variables: frozenset[str]  # that the agent reads
@@ -59,6 +60,7 @@ def istio(version: str) -> Istio:
     source = istio_build.source(version=version)
     program = istio_build.binary(version=version)
     return Istio(
+        version=version,
         template=istio_step_template.read(source),
         machine=istio_step_machine.read(source),
         variables=istio_step_agent.variables(source),
@@ -66,14 +68,18 @@ def istio(version: str) -> Istio:
     )
 
 
-def krun(versions: Iterable[Istio]) -> Krun:
+def krun(versions: Sequence[Istio]) -> Krun:
     """What krun does with all names that these versions have."""
     names: set[str] = set()
     rules: dict[str, str] = {}
     for version in versions:
         names |= version.variables | set(version.template.variables) | version.machine.settings | version.machine.given
         rules |= {name: fact.value for name, fact in version.template.rules.items() if name.startswith("-")}
-    with istio_step_ours.machine() as machine:
+    # Any agent will do, as none is started: one that is there, if possible.
+    known = sorted(
+        (one.version for one in versions), key=lambda version: not istio_build.binary(version=version).exists()
+    )
+    with istio_step_ours.machine(known[0]) as machine:
         return Krun(
             ours=machine.ours,
             variables=machine.variables(names),

@@ -52,13 +52,15 @@ class Unanswered(Exception):
 
 
 @contextlib.contextmanager
-def machine() -> Iterator[Machine]:
+def machine(version: str) -> Iterator[Machine]:
     """A place with an agent and its template, whose users can all reach them. For root only."""
-    (agent,) = istio_build.make(istio_build.AGENT)
+    (agent,) = istio_build.make(istio_build.AGENT, version=version)
     with mesh_network.network() as network, network.place(name="step") as place:
         shutil.copyfile(agent, place.folder / AGENT)
         (place.folder / AGENT).chmod(0o755)
-        shutil.copyfile(istio_build.file(istio_build.TEMPLATE), place.folder / "envoy_bootstrap_tmpl.json")
+        shutil.copyfile(
+            istio_build.file(istio_build.TEMPLATE, version=version), place.folder / "envoy_bootstrap_tmpl.json"
+        )
         yield Machine(place=place)
 
 
