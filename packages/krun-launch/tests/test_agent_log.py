@@ -47,11 +47,13 @@ def said(script: str, *, folder: Path, stderr: int, identity: Identity | None = 
 
 def test_what_both_streams_say_is_passed_on_and_complaints_are_kept(tmp_path: Path) -> None:
     log = tmp_path / "log"
+    (tmp_path / "complaints").write_text("of an earlier agent\n")
     with log.open("wb") as file:
         script = f"echo out; echo words >&2; printf '%s\\n' '{COMPLAINT}'; echo again >/dev/stdout; pwd"
         assert said(script, folder=tmp_path, stderr=file.fileno()) == 0
     assert log.read_text() == f"out\nwords\n{COMPLAINT}\nagain\n/\n"
     assert (tmp_path / "complaints").read_text() == f"{COMPLAINT}\n"
+    assert (tmp_path / "complaints").stat().st_mode & 0o777 == 0o600
 
 
 def test_stdout_can_be_opened_again_where_ours_is_a_socket(tmp_path: Path) -> None:

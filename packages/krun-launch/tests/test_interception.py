@@ -92,6 +92,26 @@ def test_rules_always_lead_names_of_the_mesh_to_envoy_and_know_who_envoy_is(give
 
 
 @pytest.mark.parametrize(
+    ("given", "ranges"),
+    [("", "10.0.0.0/8,240.240.0.0/16"), ("172.20.0.0/16", "172.20.0.0/16,240.240.0.0/16"), ("*", "*")],
+)
+@pytest.mark.parametrize("names", ["true", "false"])
+def test_with_an_agent_rules_lead_to_it_what_is_asked_of_name_servers(given: str, ranges: str, names: str) -> None:
+    env = {"OUTBOUND_IP_RANGES_INCLUDE": given} | ({} if names == "true" else {"ISTIO_META_DNS_CAPTURE": names})
+    # No resolver's file has to be written then.
+    facts = replace(ROOT, cannot_capture="/etc/resolv.conf cannot be written")
+    assert rules_wanted(env, facts=facts) == {}
+    assert choose({}, facts=replace(facts, has_rules=True), has_agent=True).way == "captured"
+    assert rules_wanted(env, facts=facts, has_agent=True) == {
+        "OUTBOUND_IP_RANGES_INCLUDE": ranges,
+        "PROXY_UID": "1337",
+        "PROXY_GID": "1337",
+        "ISTIO_INBOUND_INTERCEPTION_MODE": "REDIRECT",
+        "ISTIO_META_DNS_CAPTURE": names,
+    }
+
+
+@pytest.mark.parametrize(
     ("env", "facts"),
     [
         ({"KRUN_MODE": "whitebox"}, ROOT),

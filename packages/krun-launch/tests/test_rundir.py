@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,43 @@ def test_folder_below_a_file_is_named(tmp_path: Path) -> None:
         rundir.written(tmp_path / "file" / "run", files=FILES, is_kept=True),
     ):
         pass
+
+
+def test_folders_and_links_are_made_also_where_they_were(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for _ in range(2):
+        with rundir.written(
+            folder,
+            files={},
+            is_kept=True,
+            folders=["a/etc/proxy"],
+            shared=["a/tokens"],
+            links={"a/tokens/token": "/mounted"},
+        ):
+            assert {path.stat().st_mode & 0o777 for path in (folder / "a", folder / "a/etc/proxy")} == {0o700}
+            assert (folder / "a/tokens/token").readlink() == Path("/mounted")
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+def test_the_owner_writes_only_where_it_may(tmp_path: Path) -> None:
+    folder, gid = tmp_path / "run", 1337
+    with rundir.written(
+        folder, files={"a/labels": ""}, is_kept=False, owner=gid, folders=["a/etc/proxy"], shared=["a/tokens"]
+    ):
+        seen = {
+            name: (path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o777)
+            for name in ("a", "a/labels", "a/etc", "a/etc/proxy", "a/tokens")
+            for path in [folder / name]
+        }
+    ours = (0, gid, 0o750)
+    assert seen == {
+        "a": ours,
+        "a/labels": (gid, gid, 0o600),
+        "a/etc": ours,
+        "a/etc/proxy": (gid, gid, 0o700),
+        "a/tokens": ours,
+    }
 
 
 def test_name_of_a_dry_run_is_a_placeholder() -> None:

@@ -31,6 +31,8 @@ PREFIXES = (b"Error: ", b"error: ", b"panic: ")
 
 def relayed(complaints: Path, *, owner: int | None) -> int:
     """Start the relay and return the end of its pipe to write to; it ends when nobody holds that any more."""
+    # Of an earlier agent: no cause of what this one does.
+    complaints.unlink(missing_ok=True)
     reader, writer = os.pipe()
     try:
         if owner is not None:
@@ -85,8 +87,12 @@ def _pass_on(reader: int, *, complaints: Path) -> None:
         found = b"".join(line[:LONGEST] + b"\n" for line in lines if is_complaint(line))
         if found:
             left -= len(found)
-            with contextlib.suppress(OSError), complaints.open("ab") as file:
+            with contextlib.suppress(OSError), open(complaints, "ab", opener=_private) as file:
                 file.write(found)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _write(descriptor: int, data: bytes) -> None:
