@@ -15,7 +15,7 @@ TCP_PROXY = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 ENTRY = re.compile(r"([^=:]*)=([^=:]*):([^=:]*)")
 HOST = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.?")
 # Where Istio has its ports, and we have ours.
-OURS = range(15000, 15100)
+OURS = range(15000, 15000 + 100)
 
 
 def parse(text: str, *, namespace: str) -> tuple[TcpService, ...]:
