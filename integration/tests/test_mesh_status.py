@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,13 +167,21 @@ def test_egress_probe_that_is_not_required_is_a_warning(world: World) -> None:
         assert "egress probe failed, going on all the same" in a.running.stderr
 
 
+def test_job_ends_at_once_with_the_applications_status(world: World) -> None:
+    with unready(world, app=["sh", "-c", "exit 7"], CLOUD_RUN_JOB="nightly") as running:
+        assert running.wait(timeout=60) == 7
+        steps = re.findall(r'"end step done", "step": "([^"]*)", "at_ms": (\d+)', running.stderr)
+        assert [name for name, _ in steps] == ["not ready", "helpers end"]
+        assert "killed" not in running.stderr
+
+
 @contextmanager
-def unready(world: World, **variables: str) -> Iterator[processes.Running]:
-    """The workload, which is not going to be ready."""
+def unready(world: World, *, app: Sequence[str] = (), **variables: str) -> Iterator[processes.Running]:
+    """The workload, which is not going to be ready, or not for long."""
     with world.cluster.network.place(name="a") as place:
         place.resolver(mesh_pod.RESOLVER)
         env = mesh_workload.environment(world.cluster, place, name="a", namespace=world.namespace)
-        argv = ["--", *mesh_workload.application("a")]
+        argv = ["--", *(app or mesh_workload.application("a"))]
         with mesh_workload.started(place, argv, env={**env, **variables}) as running:
             yield running
 

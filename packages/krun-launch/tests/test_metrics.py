@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from krun_launch.expiry import Life
 from krun_launch.metrics import State, readyz, text
 from krun_launch.tasks import Count
+from krun_testbed import tables
 
 STATE = State(
     mode="captured",
@@ -67,3 +70,9 @@ def test_metrics_are_prometheus_text() -> None:
 def test_labels_are_escaped() -> None:
     odd = State(mode='a"b\\c\nd', interception="", is_ready=False, step="", seconds={}, restarts={}, lives={})
     assert 'krun_info{mode="a\\"b\\\\c\\nd"} 1\n' in text(odd, now=0)
+
+
+def test_every_metric_stands_in_the_table_with_its_kind() -> None:
+    page = (tables.ROOT / "docs" / "process.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(krun_\w+)` \| (\w+) \|", page, re.MULTILINE)
+    assert listed == re.findall(r"^# TYPE (\w+) (\w+)$", text(STATE, now=0), re.MULTILINE)
