@@ -64,4 +64,4 @@ FOREIGN_STATUS = (15020, 15021, 15090)
 FOREIGN_DNS = 15053
 FOREIGN_PROBE = 15002
 FOREIGN_PORTS = (FOREIGN_TUNNEL, *FOREIGN_STATUS, FOREIGN_DNS, FOREIGN_PROBE)
-LOG_FIELDS: frozenset[str] = frozenset({"count", "source"})
+LOG_FIELDS: frozenset[str] = frozenset({"count", "reason", "source"})

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from krun_iptables.kernel_before import Before
     from krun_iptables.kernel_iptables import ByIptables
     from krun_iptables.kernel_native import ByNft
+    from krun_iptables.nft_waiting import Waiting
     from krun_iptables.routes import Routes
     from krun_iptables.rule import Rule
 
@@ -28,7 +29,7 @@ def apply(
     rules: Sequence[Rule],
     routes: Routes,
     ipv6: bool,
-    native: bool = False,
+    native: Waiting | None = None,
     force_binary: str = "",
     force: bool = False,
     reconcile: bool = False,
@@ -37,10 +38,10 @@ def apply(
 ) -> tuple[str, str, tuple[str, ...]]:
     """Leave exactly these rules of ours in the kernel, and the routes that go with them.
 
-    ``force_binary``: the kind of iptables, when it is not to be chosen. ``force``: also when they are there already.
-    ``reconcile``: nothing goes in or out while other rules of ours are replaced. Returns what was done ("applied",
-    "unchanged"), the tool that did it, and why another could not be asked for rules of ours. When it raises, what was
-    there before is there again.
+    ``native``: by nft's own tables, through this nft. ``force_binary``: the kind of iptables, when it is not to be
+    chosen. ``force``: also when they are there already. ``reconcile``: nothing goes in or out while other rules of ours
+    are replaced. Returns what was done ("applied", "unchanged"), the tool that did it, and why another could not be
+    asked for rules of ours. When it raises, what was there before is there again.
 
     Raises:
         Denied: the tool is not there, or it is not permitted.
@@ -53,7 +54,7 @@ def apply(
         if native:
             from krun_iptables.kernel_native import ByNft
 
-            change = ByNft(rules)
+            change = ByNft(rules, waiting=native)
         else:
             from krun_iptables.kernel_iptables import ByIptables
 
@@ -61,6 +62,9 @@ def apply(
             change = ByIptables(rules, families=families, seen=seen, kind=kind, is_guarded=reconcile)  # type: ignore[arg-type]
         before = kernel_before.look(seen)
         is_done = not force and change.is_done(before)
+        steps = 0 if is_done else change.steps(before)
+        if native and steps > 1:
+            native.close()  # the process that takes several steps starts its own
 
         def work() -> tuple[str, str]:
             routing.add(routes)
@@ -68,7 +72,7 @@ def apply(
             routing.remove(before.routes, but=routes)
             return "unchanged" if is_done else "applied", source
 
-        return *_whole(work, before, steps=0 if is_done else change.steps(before)), before.refused
+        return *_whole(work, before, steps=steps), before.refused
 
 
 def remove(*, kind: str = AUTO, namespace: str = "", cni: bool = False) -> tuple[str, str, tuple[str, ...]]:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from krun_iptables.kernel_before import Before
+    from krun_iptables.nft_waiting import Waiting
     from krun_iptables.rule import Rule
 
 
@@ -18,8 +19,9 @@ class ByNft:
 
     name = "nft"
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[Rule], *, waiting: Waiting) -> None:
         self.rules = rules
+        self.waiting = waiting
         nft_state.program()  # Denied when it is not there
 
     def is_done(self, before: Before) -> bool:
@@ -35,7 +37,7 @@ class ByNft:
     def make(self, before: Before, *, force: bool) -> str:
         """Do it; returns the tool. Raises a Failure when something was left undone."""
         if before.native or not self._create():
-            nft_state.put(nft.replace(self.rules))
+            nft_state.put(nft.replace(self.rules), waiting=self.waiting)
         for one in before.holders:
             one.put(before.removal(one))
         for hidden in before.hidden:
@@ -45,7 +47,7 @@ class ByNft:
     def _create(self) -> bool:
         """Do it where nothing of ours is. Returns whether that was so: another program may have been there first."""
         try:
-            nft_state.put(nft.create(self.rules))
+            nft_state.put(nft.create(self.rules), waiting=self.waiting)
         except Unreachable:
             return False  # if it is for another reason, replacing fails for it too
         return True

@@ -52,48 +52,72 @@ def find(name: str) -> str:
     return ""
 
 
-def run(argv: Sequence[str], text: str = "") -> Done:
-    """Run it, with a text as its stdin.
+class Program:
+    """One that runs; ``finish`` waits for its end. Whoever does neither finish nor close it leaves it to the kernel."""
 
-    Raises:
-        DeadlinePassed, Unreachable: it has not ended in time, or cannot be started.
-    """
-    files: list[int] = []
-    try:
+    def __init__(self, argv: Sequence[str], *, stdin: int, more: Sequence[int] = ()) -> None:
+        """Start it; ``more`` are files that it gets as its descriptors from 3 on. Raises Unreachable."""
+        self.name = argv[0]
+        self._stderr = os.memfd_create("stderr")
+        self._stdout, writes = os.pipe()
+        files = (stdin, writes, self._stderr, *more)
+        places = [(os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate(files)]
         try:
-            pid, stdout, stderr = _start(argv, text, files)
+            # Its messages are read. A group of its own, so that what a script has started ends with it.
+            environment = {**os.environ, "LC_ALL": "C"}
+            self._pid = os.posix_spawn(argv[0], list(argv), environment, file_actions=places, setpgroup=0)
         except OSError as error:
+            self.close()
             raise Unreachable(f"{argv[0]} cannot be started: {error.strerror}", hint="is the package whole?") from None
-        said, status = _until_end(stdout, pid=pid, name=argv[0])
-        os.lseek(stderr, 0, os.SEEK_SET)
-        complained = os.read(stderr, 1 << 20)
+        finally:
+            os.close(writes)
+
+    def finish(self) -> Done:
+        """Wait for its end. Raises DeadlinePassed."""
+        try:
+            said, status = _until_end(self._stdout, pid=self._pid, name=self.name)
+            os.lseek(self._stderr, 0, os.SEEK_SET)
+            complained = os.read(self._stderr, 1 << 20)
+        finally:
+            self.close()
         # Rules of others may hold any bytes, and go back as they came.
         return Done(
             status=status,
             said=said.decode(errors="surrogateescape"),
             complained=complained.decode(errors="replace"),
         )
-    finally:
-        for file in files:
-            os.close(file)
+
+    def close(self) -> None:
+        """Close what is read of it."""
+        os.close(self._stdout)
+        os.close(self._stderr)
 
 
-def _start(argv: Sequence[str], text: str, files: list[int]) -> tuple[int, int, int]:
-    """Its process id, its stdout and its stderr; ``files`` are to be closed. Raises OSError."""
-    for name in ("stdin", "stderr"):
-        files.append(os.memfd_create(name))
-    stdin, stderr = files
-    os.write(stdin, text.encode(errors="surrogateescape"))
-    os.lseek(stdin, 0, os.SEEK_SET)
-    reads, writes = os.pipe()
-    files.append(reads)
+def run(argv: Sequence[str], text: str = "") -> Done:
+    """Run it, with a text as its stdin.
+
+    Raises:
+        DeadlinePassed, Unreachable: it has not ended in time, or cannot be started.
+    """
+    stdin = memory(text)
     try:
-        places = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((stdin, writes, stderr))]
-        # Its messages are read. A group of its own, so that what a script has started ends with it.
-        environment = {**os.environ, "LC_ALL": "C"}
-        return os.posix_spawn(argv[0], list(argv), environment, file_actions=places, setpgroup=0), reads, stderr
+        program = Program(argv, stdin=stdin)
     finally:
-        os.close(writes)
+        os.close(stdin)
+    return program.finish()
+
+
+def memory(text: str = "") -> int:
+    """A file in memory with a text, to be read from its start."""
+    file = os.memfd_create("text")
+    fill(file, text)
+    return file
+
+
+def fill(file: int, text: str) -> None:
+    """Write a text into an empty file, and go back to its start."""
+    os.write(file, text.encode(errors="surrogateescape"))
+    os.lseek(file, 0, os.SEEK_SET)
 
 
 def _until_end(stdout: int, *, pid: int, name: str) -> tuple[bytes, int]:

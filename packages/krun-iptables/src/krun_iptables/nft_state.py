@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from krun_iptables.nft_waiting import Waiting
     from krun_iptables.rule import Rule
 
 # nft's own numbers (linux/netfilter/nf_conntrack_common.h, NF_CT_STATE_BIT).
@@ -33,8 +34,16 @@ def program() -> str:
     return path
 
 
-def put(text: str) -> None:
-    """Do what a text says, in one transaction. Raises Denied when it is not permitted, or another Failure."""
+def put(text: str, *, waiting: Waiting | None = None) -> None:
+    """Do what a text says, in one transaction. Raises Denied when it is not permitted, or another Failure.
+
+    ``waiting``: an nft that has started; once it has got a text, another one is started.
+    """
+    if waiting is not None and waiting.is_there:
+        done = waiting.put(text)
+        if done.status:
+            raise kernel_program.failure("nft", done=done, text=text)
+        return
     kernel_program.must([program(), "-f", "-"], text)
 
 

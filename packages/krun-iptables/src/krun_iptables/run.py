@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from krun_iptables.nft_waiting import Waiting
     from krun_iptables.settings import Settings
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -39,6 +40,24 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         kernel_place.enter(place.text, name=place.name)
     if choice.is_on("remove") or choice.is_on("cleanup_only"):
         return _remove(choice, lines)
+    waiting = _waiting(choice)
+    try:
+        return _run(choice, lines, environ=environ, waiting=waiting)
+    finally:
+        if waiting is not None:
+            waiting.close()
+
+
+def _waiting(choice: Choice) -> Waiting | None:
+    """An nft that starts while it is decided what it is to do, where rules are its own and are going to be applied."""
+    if not choice.is_on("native_nftables") or any(choice.is_on(key) for key in (*ALONE, "skip_rule_apply")):
+        return None
+    from krun_iptables.nft_waiting import Waiting
+
+    return Waiting()
+
+
+def _run(choice: Choice, lines: Lines, *, environ: Mapping[str, str], waiting: Waiting | None) -> int:
     machine = Machine()
     decided = settings(choice, facts=machine, environ=environ)
     if choice.is_on("show_settings"):
@@ -47,7 +66,7 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     if decided.dry_run:
         _dry(decided)
     elif not decided.skip_rule_apply:
-        _apply(decided, lines)
+        _apply(decided, lines, native=waiting)
     _warn(decided, lines, choice=choice, machine=machine)
     if decided.dry_run or not decided.run_validation:
         return Exit.OK
@@ -168,7 +187,7 @@ def _dry(decided: Settings) -> None:
     write(wanted)
 
 
-def _apply(decided: Settings, lines: Lines) -> None:
+def _apply(decided: Settings, lines: Lines, *, native: Waiting | None) -> None:
     from krun_iptables import kernel
 
     mine = rules(decided)
@@ -176,7 +195,7 @@ def _apply(decided: Settings, lines: Lines) -> None:
         rules=mine,
         routes=routes(decided),
         ipv6=decided.ipv6,
-        native=decided.native_nftables,
+        native=native,
         force_binary=decided.force_iptables_binary,
         force=decided.force_apply,
         reconcile=decided.reconcile,
