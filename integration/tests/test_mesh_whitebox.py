@@ -12,7 +12,7 @@ import pytest
 from krun_testbed import mesh_gate, mesh_objects, mesh_pod, mesh_whitebox, processes
 from krun_testbed.mesh_call import Answer
 from krun_testbed.mesh_cluster import Cluster
-from krun_testbed.mesh_whitebox import NAME, PROXY, WORLD, Scene, ask, outsider, read_until
+from krun_testbed.mesh_whitebox import NAME, PROXY, WORLD, Scene, ask, outsider, plain_user, read_until
 
 pytestmark = [pytest.mark.mesh, pytest.mark.timeout(300)]
 
@@ -223,6 +223,22 @@ def test_a_pod_comes_in_by_a_gate(scene: Scene) -> None:
         answer = scene.two.call("http://outsider:8080/", to=address)
         assert (answer.by, answer.identities) == ("outsider", (scene.two.identity, theirs(scene)[0]))
         assert gate.names == [name]
+
+
+def test_a_plain_user_without_any_right_is_a_member_too(scene: Scene) -> None:
+    match = [{"uri": {"exact": "/"}}]
+    with (
+        plain_user(scene.cluster, namespace=scene.namespace) as user,
+        routed(scene, "exact", http=[{"match": match, "route": to(scene, "web")}]) as host,
+    ):
+        mesh_pod.wait_until_served(user.place, scene.web.place.address)
+        scene.cluster.settle(user.place, namespace=scene.namespace)
+        answer = user.call(f"http://{host}:8080/")
+        assert (answer.by, answer.identities) == ("web", theirs(scene))
+        # Its file of ports is written, too: else this would be the service's own answer.
+        processes.wait_until(
+            lambda: user.call(f"http://{host}:8080/other").status == 404, what="the routes of the port are followed"
+        )
 
 
 def test_nothing_listens_where_the_application_may(scene: Scene) -> None:

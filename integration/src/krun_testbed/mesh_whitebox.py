@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
-from krun_testbed import mesh_app, mesh_objects, mesh_pod, mesh_workload
+from krun_testbed import components, mesh_app, mesh_objects, mesh_pod, mesh_workload, processes
 from krun_testbed.mesh_call import Answer
-from krun_testbed.mesh_cluster import Cluster
+from krun_testbed.mesh_cluster import OUTSIDE_RESOLVER, Cluster
 from krun_testbed.mesh_network import Place
 from krun_testbed.mesh_pod import Pod
 from krun_testbed.mesh_workload import Workload
@@ -109,6 +110,23 @@ def outsider(cluster: Cluster, *, namespace: str, **env: str) -> Iterator[Outsid
     settings = {"KRUN_MODE": "whitebox", **env}
     with mesh_workload.workload(cluster, "outsider", namespace=namespace, env=settings) as made:
         yield Outsider(workload=made)
+
+
+@contextlib.contextmanager
+def plain_user(cluster: Cluster, *, namespace: str) -> Iterator[Outsider]:
+    """The same, started by a user without any right, and told nothing of modes."""
+    name, user = "plain", mesh_workload.APP_USER
+    with cluster.network.place(name=name) as place:
+        place.resolver(OUTSIDE_RESOLVER)
+        env = mesh_workload.environment(cluster, place, name=name, namespace=namespace)
+        del env["K8S_UID"]
+        for path in (place.folder, *place.folder.iterdir()):
+            os.chown(path, user, user)
+        argv = [components.command("krun"), "--", *mesh_workload.application(name)]
+        with processes.start(place.inside(mesh_workload.as_app(*argv), cwd=place.folder), env=env) as running:
+            mesh_workload.wait_until_ready(running)
+            made = Workload(name=name, namespace=namespace, account="default", place=place, running=running)
+            yield Outsider(workload=made)
 
 
 @dataclass(frozen=True, kw_only=True)
