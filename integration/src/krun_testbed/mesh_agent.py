@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,8 +123,18 @@ def started(
         "ISTIO_META_MESH_ID": "cluster.local",
         **(environment or {}),
     }
-    with processes.start(place.inside(argv, cwd=folder), env=env) as running:
+    with processes.start(place.inside(argv, cwd=folder), env=env) as running, ending(running):
         yield running
+
+
+@contextlib.contextmanager
+def ending(running: processes.Running) -> Iterator[None]:
+    """Kill an agent when the block ends: asked to end, it would drain for five seconds."""
+    try:
+        yield
+    finally:
+        if not running.ends(timeout=0):
+            running.signal(signal.SIGKILL)
 
 
 def _files(folder: Path, identity: Identity, *, version: str) -> None:
