@@ -90,15 +90,23 @@ class Pair:
 def mended(text: str) -> str:
     """Istio's text for nft without what no kernel takes: names of many interfaces, and jumps into no chain.
 
-    The latter come of servers of DNS that are of IPv6 only, where IPv6 is off.
+    The latter come of servers of DNS that are of IPv6 only, where IPv6 is off; a chain that was made for such a jump
+    goes with it.
     """
-    made = {tuple(line.split()[3:5]) for line in text.splitlines() if line.startswith("add chain ")}
-    kept = []
-    for line in text.splitlines():
-        target = line.partition(" jump ")[2]
-        if not target or (line.split()[3], target) in made:
-            kept.append(re.sub(r"(?<=ifname )(\S+)\+(?= )", r'"\1*"', line))
-    return "\n".join(kept) + "\n"
+    lines = text.splitlines()
+    made = {_place(line) for line in lines if line.startswith("add chain ")}
+    lost = {line for line in lines if " jump " in line and (_place(line)[0], line.partition(" jump ")[2]) not in made}
+    kept = [line for line in lines if line not in lost]
+    filled = {_place(line) for line in kept if re.match("(add|insert) rule ", line)}
+    emptied = {_place(line) for line in lost} - filled
+    kept = [line for line in kept if not (line.startswith("add chain ") and _place(line) in emptied)]
+    return "".join(re.sub(r"(?<=ifname )(\S+)\+(?= )", r'"\1*"', line) + "\n" for line in kept)
+
+
+def _place(line: str) -> tuple[str, str]:
+    """The table and the chain of a line ``add chain inet TABLE CHAIN …`` or ``add rule …``."""
+    table, chain = (*line.split()[3:5], "")[:2]
+    return table, chain
 
 
 def feed(place: Machine, program: str, text: str) -> None:
@@ -160,6 +168,12 @@ def test_any_settings_are_in_the_kernel_as_istio_has_them_over_any_others(pair: 
         check(pair, several)
 
     same()
+
+
+def test_dns_servers_of_ipv6_alone_are_left_out_where_ipv6_is_off(pair: Pair) -> None:
+    """Istio makes a chain for a jump that no kernel takes."""
+    flags, env = ("-c", "eth0"), {"ISTIO_META_DNS_CAPTURE": "true"}
+    check(pair, [Asked(flags=flags, env=env, addresses=("10.3.0.1/24",), servers=("2001:db8::1",))])
 
 
 @pytest.mark.parametrize("words", ROUTED, ids=" ".join)
