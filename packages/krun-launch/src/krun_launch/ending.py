@@ -29,6 +29,7 @@ DRAIN = "/drain_listeners?graceful&inboundonly&skip_exit"
 # The agent drains Envoy in the same way, and then does not wait when it is told to end.
 AGENT_DRAIN = "/drain"
 QUIT = "/quitquitquit"
+SILENCE = "/logging?level=off"
 # The gauges of inbound listeners, ours and istiod's: ^http\.[iI]nbound.*\.downstream_rq_active$
 ACTIVE = "/stats?filter=%5Ehttp%5C.%5BiI%5Dnbound.*%5C.downstream_rq_active%24"
 COUNT = re.compile(r"downstream_rq_active: (\d+)")
@@ -210,8 +211,12 @@ class Ending:
 
     def _agent_ends(self) -> None:
         """The agent would kill its Envoy, with what that has not written yet; when Envoy ends by itself, both do."""
-        if not self._was_used() or self._ask(QUIT, method="POST").status != 200:
-            self._parts.signal(AGENT, signal.SIGKILL)
+        if self._was_used():
+            # All that it has to say is that it lost its agent.
+            self._ask(SILENCE, method="POST")
+            if self._ask(QUIT, method="POST").status == 200:
+                return
+        self._parts.signal(AGENT, signal.SIGKILL)
 
     def _end(self, *names: str) -> None:
         """Wait a short while, then kill."""
