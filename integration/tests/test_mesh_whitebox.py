@@ -250,16 +250,38 @@ def test_nothing_listens_where_the_application_may(scene: Scene) -> None:
         assert b'"name": "outsider"' in b"".join(iter(lambda: connected.recv(65536), b""))
 
 
+@pytest.mark.parametrize("resolution", ["DNS", "NONE"])
+def test_hosts_of_service_entries_are_called_where_no_others_are(
+    cluster: Cluster, scene: Scene, resolution: str
+) -> None:
+    """NONE is what a ServiceEntry has that says nothing, and all that one with a pattern may have."""
+    namespace = cluster.namespace()
+    hosts = [NAME] if resolution == "DNS" else [NAME, "*.wild.example"]
+    cluster.outside.names["some.wild.example"] = WORLD
+    ports = {"http": (80, "HTTP"), "tls": (8080, "TLS")}
+    entry = mesh_objects.service_entry("world", hosts=hosts, ports=ports, resolution=resolution)
+    entry["spec"]["exportTo"] = ["."]  # not the business of other tests
+    cluster.apply(closing(), entry, namespace=namespace)
+    with outsider(cluster, namespace=namespace) as closed:
+        cluster.settle(closed.place, namespace=namespace)
+        for host in hosts:
+            called = host.replace("*", "some")
+            assert closed.call(f"http://{called}/").by == "world"
+            with closed.tunnel(f"{called}:8080") as connection:
+                assert ask(connection, "/").by == "world"
+            # Another port of the same host is none of the entry's.
+            assert closed.call(f"http://{called}:9999/").status == 502
+
+
+def closing() -> dict[str, object]:
+    """A namespace's proxies allow no hosts that the mesh does not know."""
+    policy = {"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}, "egress": [{"hosts": ["*/*"]}]}
+    return {"apiVersion": mesh_objects.NETWORKING, "kind": "Sidecar", "metadata": {"name": "default"}, "spec": policy}
+
+
 def test_a_mesh_that_allows_no_others_blocks_them_and_not_its_own(cluster: Cluster, scene: Scene) -> None:
     namespace = cluster.namespace()
-    policy = {"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}, "egress": [{"hosts": ["*/*"]}]}
-    sidecar = {
-        "apiVersion": mesh_objects.NETWORKING,
-        "kind": "Sidecar",
-        "metadata": {"name": "default"},
-        "spec": policy,
-    }
-    cluster.apply(sidecar, namespace=namespace)
+    cluster.apply(closing(), namespace=namespace)
     with outsider(cluster, namespace=namespace) as closed:
         mesh_pod.wait_until_served(closed.place, scene.web.place.address)
         cluster.settle(closed.place, namespace=namespace)

@@ -62,9 +62,9 @@ class Proxy:
             tunnel.sendall(f"GET /in HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             return b"".join(iter(lambda: tunnel.recv(65536), b"")).decode()
 
-    def scopes(self, policy: Mapping[str, Any], ports: frozenset[int]) -> None:
+    def scopes(self, policy: Mapping[str, Any], *clusters: str) -> None:
         """Replace the file, as krun-launch does, with istiod's part of it written down."""
-        content = json.loads(istio_scopes.render(ports))
+        content = json.loads(istio_scopes.scopes_of("".join(clusters)))
         for resource in content["resources"]:
             if name := resource.pop("route_configuration_name", ""):
                 resource["route_configuration"] = _routes(name, policy)
@@ -79,6 +79,11 @@ class First(App):
     def handle(self) -> None:
         self.wfile.write(b"220 hello\r\n")
         self.wfile.write(self.rfile.readline())
+
+
+def clusters(*ports: int, host: str = WEB, kind: str = "EDS") -> list[str]:
+    """What Envoy says of clusters that istiod has sent."""
+    return [f'"name": "outbound|{port}||{host}",\n "type": "{kind}"' for port in ports]
 
 
 def _routes(name: str, policy: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,7 +170,7 @@ def running(folder: Path, *, policy: Mapping[str, Any] = ALLOW) -> Iterator[Prox
         }
         (folder / "envoy.json").write_text(json.dumps(bootstrap))
         argv = [components.envoy(), "--config-path", str(folder / "envoy.json"), "--disable-hot-restart"]
-        Proxy(address=address, folder=folder, envoy=None).scopes(policy, frozenset({80, 81}))  # type: ignore[arg-type]
+        Proxy(address=address, folder=folder, envoy=None).scopes(policy, *clusters(80, 81))  # type: ignore[arg-type]
         envoy = stack.enter_context(processes.start([*argv, "--concurrency", "1", "--log-level", "warning"]))
         processes.wait_until(lambda: ready(address), what="Envoy is ready")
         yield Proxy(address=address, folder=folder, envoy=envoy)
@@ -241,7 +246,7 @@ def test_a_port_without_routes_of_http_is_led_by_its_cluster(proxy: Proxy, url: 
 def test_a_port_that_comes_while_it_runs_has_its_routes_when_the_file_has_it(tmp_path: Path) -> None:
     with running(tmp_path) as proxy:
         assert "routed-by" not in proxy.call("http://web:8080/")[1]
-        proxy.scopes(ALLOW, frozenset({80, 81, 8080}))
+        proxy.scopes(ALLOW, *clusters(80, 81, 8080))
         processes.wait_until(
             lambda: proxy.call("http://web:8080/")[1].get("routed-by") == "8080", what="the port has its routes"
         )
@@ -275,6 +280,32 @@ def test_a_mesh_that_allows_no_others_is_closed_to_all_ways(closed: Proxy) -> No
     assert closed.call("http://web/")[1]["routed-by"] == "80"
     assert closed.call("http://api.example:8000/")[0] == 200
     assert "200 OK" in closed.through("api.example:8000", "api.example:8000")
+
+
+def test_a_host_that_the_mesh_leaves_to_dns_is_led_out_of_a_closed_mesh(tmp_path: Path) -> None:
+    with running(tmp_path, policy=BLOCK) as closed, outside(App) as host:
+        port = int(host.rpartition(":")[2])
+        there = f"localhost:{port}"
+        assert closed.call(f"http://{there}/")[0] == 502
+        closed.scopes(BLOCK, *clusters(80), *clusters(port, host="localhost", kind="ORIGINAL_DST"))
+        processes.wait_until(lambda: closed.call(f"http://{there}/")[0] == 200, what="the host is known")
+        names = [name for name, _ in json.loads(closed.call(f"http://{there}/")[2])["headers"]]
+        assert not [name for name in names if name.startswith("x-krun")]
+        assert "200 OK" in closed.through(there, there)
+        assert closed.call(f"https://{there}/")[0] in (501, 502)
+        assert closed.call(f"http://{host}/")[0] == 502
+        assert closed.call("http://web/")[1]["routed-by"] == "80"
+
+
+def test_an_address_of_ipv6_is_connected_to(proxy: Proxy) -> None:
+    class Six(Server):
+        address_family = socket.AF_INET6
+
+    server = Six(("::1", 0), App)
+    authority = f"[::1]:{server.server_address[1]}"
+    with serving(server):
+        assert "200 OK" in proxy.through(authority, authority)
+        assert proxy.call(f"http://{authority}/")[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -52,3 +52,29 @@ def test_every_header_of_ours_is_taken_off_by_the_routes_of_ours() -> None:
     direct = next(resource for resource in resources if resource["name"] == "direct")["route_configuration"]
     assert set(direct["request_headers_to_remove"]) == set(istio_scopes.HEADERS)
     assert all(name.startswith("x-krun-") for name in istio_scopes.HEADERS)
+
+
+def through(*clusters: tuple[int, str, str]) -> dict[str, dict[str, list[str]]]:
+    """The domains of each virtual host, by the scope."""
+    names = [{"cluster": {"name": f"outbound|{port}||{host}", "type": kind}} for port, host, kind in clusters]
+    resources = json.loads(istio_scopes.scopes_of(json.dumps({"configs": names})))["resources"]
+    return {
+        resource["name"]: {host["name"]: host["domains"] for host in resource["route_configuration"]["virtual_hosts"]}
+        for resource in resources
+        if resource["name"].startswith("through")
+    }
+
+
+def test_hosts_that_the_mesh_leaves_to_dns_are_led_out_by_their_port() -> None:
+    assert through(
+        (443, "api.example", "ORIGINAL_DST"), (80, "api.example", "STRICT_DNS"), (443, "b.example", "ORIGINAL_DST")
+    ) == {"through-443": {"through": ["api.example", "b.example"]}}
+
+
+def test_a_pattern_does_not_take_what_the_mesh_has_an_address_for() -> None:
+    found = through((80, "*.example", "ORIGINAL_DST"), (80, "kept.example", "EDS"), (80, "other.test", "EDS"))
+    assert found == {"through-80": {"through": ["*.example"], "kept": ["kept.example"]}}
+
+
+def test_a_service_without_an_address_of_its_own_is_not_led_out() -> None:
+    assert through((80, "headless.demo.svc.cluster.local", "ORIGINAL_DST")) == {}

@@ -39,7 +39,7 @@ def test_the_files_are_those_on_record() -> None:
     files = istio_whitebox.files(settings())
     assert sorted(files) == ["istio-override.json", "istio-scopes.json"]
     scripts = {path.name: path.read_text() for path in Path(istio_whitebox.__file__).parent.glob("istio_*.lua")}
-    assert len(scripts) == 5
+    assert len(scripts) == 6
     for name, content in files.items():
         for script, text in scripts.items():
             content = content.replace(json.dumps(text)[1:-1], f"({script})")

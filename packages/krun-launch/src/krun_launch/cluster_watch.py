@@ -95,7 +95,7 @@ class ClusterWatch:
         self._ask(istio_scopes.NAMES, then=lambda names: self._write(names, change=text))
 
     def _write(self, names: str, *, change: str) -> None:
-        text = istio_scopes.render(istio_scopes.ports_of(names))
+        text = istio_scopes.scopes_of(names)
         if text != self._written:
             try:
                 rundir.replace(self._scopes.file, text, owner=self._scopes.owner)

@@ -1,10 +1,13 @@
--- The second step: has the answer to what the first one asked. With it, the routes of the port are asked for the host
+-- The third step: has the answer to what the second one asked. With it, the routes of the port are asked for the host
 -- that is meant; for a CONNECT nothing more is to be asked. When nothing is known of the port, what Istio says of
 -- hosts outside is asked for by itself.
 
 function envoy_on_request(handle)
   local headers = handle:headers()
   local scope = headers:get("x-krun-scope")
+  if not scope then
+    return
+  end
   local route = handle:streamInfo():routeName()
   if route == "" and scope ~= "outside" then
     headers:replace("x-krun-scope", "outside")

@@ -1,9 +1,7 @@
--- The first of three steps of the HTTP proxy: reads where a request wants to go, and refuses what it cannot mean. Then
--- it asks what the routes of its port say of a host outside of the mesh: of one that there is not. Each step sees the
--- route that the step before has asked for. krun puts these constants before this text: OWN (our namespace), PRIVATE
--- (set of ports of Envoy and of the agent), PROXY (this port).
-
-local NOBODY = "nobody.invalid"
+-- The first of four steps of the HTTP proxy: reads where a request wants to go, and refuses what it cannot mean. Each
+-- step sees the route that the step before has asked for; this one asks whether the host is one of those that are led
+-- out whatever else is known of them. krun puts these constants before this text: OWN (our namespace), PRIVATE (set of
+-- ports of Envoy and of the agent), PROXY (this port).
 
 -- host and port of an authority; nil when the port is none. An IPv6 address keeps its brackets.
 local function split(authority, default)
@@ -54,7 +52,8 @@ function envoy_on_request(handle)
   local headers = handle:headers()
   local authority = headers:get(":authority") or ""
   local is_connect = headers:get(":method") == "CONNECT"
-  local host, port = split(authority, headers:get(":scheme") == "https" and not is_connect and 443 or 80)
+  local is_secure = headers:get(":scheme") == "https" and not is_connect
+  local host, port = split(authority, is_secure and 443 or 80)
   if not host then
     return refuse(handle, "400", "not HOST or HOST:PORT: '" .. authority .. "'")
   end
@@ -62,22 +61,16 @@ function envoy_on_request(handle)
     return refuse(handle, "403", authority .. " is this proxy, or a port of Envoy's or of the agent's")
   end
   local clusters = {}
-  for _, name in ipairs(names(host)) do
+  local found = names(host)
+  -- What the application wants encrypted must not go out as plain text; inside of the mesh it is encrypted anyway.
+  if is_secure and not (found[1] or ""):find("%.svc%.cluster%.local$") then
+    return refuse(handle, "501", authority .. ": https needs CONNECT")
+  end
+  for _, name in ipairs(found) do
     table.insert(clusters, string.format("outbound|%d||%s", port, name))
   end
   headers:replace("x-krun-clusters", table.concat(clusters, " "))
-  headers:replace("x-krun-authority", authority)
-  headers:replace(":authority", NOBODY)
-  if is_connect then
-    -- No route of Istio's matches a CONNECT: it is asked as a GET.
-    headers:replace("x-krun-method", "CONNECT")
-    headers:replace("x-krun-cluster", clusters[1] or "")
-    headers:replace("x-krun-port", string.format("%d", port))
-    headers:replace(":method", "GET")
-    headers:replace(":path", "/")
-    headers:replace("x-krun-scope", "outside")
-  else
-    headers:replace("x-krun-scope", string.format("%d", port))
-  end
+  headers:replace("x-krun-port", string.format("%d", port))
+  headers:replace("x-krun-scope", string.format("through-%d", port))
   handle:clearRouteCache()
 end

@@ -1,10 +1,9 @@
--- The third step: the route of a service of the mesh stands, as istiod has made it. What its routes take for a host
+-- The fourth step: the route of a service of the mesh stands, as istiod has made it. What its routes take for a host
 -- outside is led by its cluster, when there is one, or out of the mesh, when the mesh allows it (istio_cluster.lua).
 
 local OUTSIDE = { allow_any = true, allow_any_dynamic_dns = true, block_all = true }
 
 local function direct(handle, headers)
-  -- What the application wants encrypted must not go out as plain text; inside of the mesh it is encrypted anyway.
   if headers:get(":scheme") == "https" and headers:get(":method") ~= "CONNECT" then
     headers:replace("x-krun-policy", "encrypted")
   end
@@ -15,6 +14,9 @@ end
 function envoy_on_request(handle)
   local headers = handle:headers()
   local scope = headers:get("x-krun-scope")
+  if not scope then
+    return
+  end
   local route = handle:streamInfo():routeName()
   if scope == "outside" then
     headers:replace("x-krun-policy", route:find("^allow_any") and "allow" or "deny")

@@ -30,7 +30,7 @@ def override(settings: IstioSettings) -> Json:
         settings,
         name=istio_scopes.TUNNEL,
         upgrades=("websocket",),
-        first=_lua("tunnelled"),
+        first=[_lua("tunnelled")],
         early=istio_whitebox_tunnel.recalled(),
     )
     return {
@@ -55,7 +55,7 @@ def _listener(settings: IstioSettings) -> Json:
         settings,
         name=PROXY,
         upgrades=("CONNECT", "websocket"),
-        first=_lua("request", constants=_constants(settings)),
+        first=[_lua("request", constants=_constants(settings)), _lua("through")],
         late=[istio_whitebox_tunnel.remembered()],
     )
     return {
@@ -71,7 +71,7 @@ def _manager(
     *,
     name: str,
     upgrades: Sequence[str],
-    first: Json,
+    first: Sequence[Json],
     early: Sequence[Json] = (),
     late: Sequence[Json] = (),
 ) -> Json:
@@ -98,7 +98,7 @@ def _manager(
         normalize_path=False,
         upgrade_configs=[{"upgrade_type": upgrade} for upgrade in upgrades],
         scoped_routes=_scoped_routes(settings, name=name),
-        http_filters=[first, _lua("policy"), _lua("route"), *virtual_service, *late, forward, router()],
+        http_filters=[*first, _lua("policy"), _lua("route"), *virtual_service, *late, forward, router()],
         local_reply_config={"mappers": _answers()},
     )
 
