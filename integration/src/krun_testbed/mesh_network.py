@@ -62,12 +62,14 @@ class Place:
     pid: int
     address: str
     folder: Path  # its resolv.conf and hosts are here, and whatever runs in it may write here
+    has_files: bool = True  # of its own; the network of a container is entered with ours
 
     def inside(self, argv: Sequence[str], *, cwd: Path | None = None) -> list[str]:
         """The command line that runs a command in it; there is no process between."""
         nsenter = components.program("nsenter", package="util-linux")
+        files = ["--mount"] if self.has_files else []
         there = [f"--wd={cwd}"] if cwd else []
-        return [nsenter, f"--target={self.pid}", "--net", "--mount", *there, "--", *argv]
+        return [nsenter, f"--target={self.pid}", "--net", *files, *there, "--", *argv]
 
     def run(
         self, *argv: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, timeout: float = 60.0
@@ -130,10 +132,19 @@ class Network:
     @contextlib.contextmanager
     def place(self, *, address: str = "", name: str = "place") -> Iterator[Place]:
         """A new namespace, joined; it ends with the block, and with it all its rules."""
+        with (
+            self.folder_for(name) as folder,
+            _kept(folder=folder, address=address or self.free()) as made,
+            self.joined(made),
+        ):
+            yield made
+
+    @contextlib.contextmanager
+    def folder_for(self, name: str) -> Iterator[Path]:
+        """A folder for the files of a place, which all its users may enter."""
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=f"{name}-") as folder:
             Path(folder).chmod(0o755)
-            with _kept(folder=Path(folder), address=address or self.free()) as made, self.joined(made):
-                yield made
+            yield Path(folder)
 
     @contextlib.contextmanager
     def joined(self, place: Place) -> Iterator[None]:

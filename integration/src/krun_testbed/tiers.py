@@ -141,6 +141,12 @@ def _engine() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _meshed() -> Iterator[None]:
+    with _istiod(), _engine():
+        yield
+
+
 TIERS = (
     Tier(
         name="pure",
@@ -183,10 +189,17 @@ TIERS = (
     ),
     Tier(
         name="containers",
-        expression="containers",
+        expression="containers and not mesh",
         needs="Docker (root starts an engine), docker-compose, mmdebstrap",
         lacks=_containers,
         around=_engine,
+    ),
+    Tier(
+        name="meshed",
+        expression="containers and mesh",
+        needs="what mesh and containers need",
+        lacks=lambda: _mesh() or _containers(),
+        around=_meshed,
     ),
 )
 LINTERS = (
