@@ -31,6 +31,8 @@ class Tier:
     lacks: Callable[[], str]
     # What runs around its tests; Missing from it leaves the tier out, like ``lacks``.
     around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    # How tests come to the workers: by the file where each makes a world of its own, which takes a while.
+    spread: str = "load"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +188,7 @@ TIERS = (
         needs="root, and what netns, istio and kubernetes need (istiod is built, once)",
         lacks=_mesh,
         around=_istiod,
+        spread="loadfile",
     ),
     Tier(
         name="containers",
@@ -200,6 +203,7 @@ TIERS = (
         needs="what mesh and containers need",
         lacks=lambda: _mesh() or _containers(),
         around=_meshed,
+        spread="loadfile",
     ),
 )
 LINTERS = (
@@ -257,6 +261,7 @@ def _pytest(tier: Tier, *, extra: tuple[str, ...]) -> tuple[int, int, int]:
             "-q",
             "-n",
             "2",
+            f"--dist={tier.spread}",
             "-m",
             tier.expression,
             f"--junit-xml={report}",
