@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from krun_testbed import mesh_agent, mesh_call, mesh_gate, mesh_pod, mesh_workload, processes
+from krun_testbed import mesh_agent, mesh_call, mesh_cluster, mesh_gate, mesh_pod, mesh_workload, processes
 from krun_testbed.mesh_call import Answer
 from krun_testbed.mesh_cluster import Cluster
 from krun_testbed.mesh_gate import Gate
@@ -24,7 +24,7 @@ from krun_testbed.mesh_workload import Workload
 
 pytestmark = [pytest.mark.mesh, pytest.mark.timeout(300)]
 
-STATUS = 15019
+STATUS, PROXY = 15019, 15007
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +167,19 @@ def test_egress_probe_that_is_not_required_is_a_warning(world: World) -> None:
     env = {"KRUN_EGRESS_PROBE": "http://web:8080/status/503", "KRUN_EGRESS_PROBE_TIMEOUT": "1"}
     with world.workload(**env, KRUN_EGRESS_PROBE_REQUIRED="false") as a:
         assert "egress probe failed, going on all the same" in a.running.stderr
+
+
+def test_sidecar_without_an_application_leads_others_into_the_mesh_and_ends_with_0(world: World) -> None:
+    with world.cluster.network.place(name="a") as place:
+        place.resolver(mesh_cluster.OUTSIDE_RESOLVER)
+        env = mesh_workload.environment(world.cluster, place, name="a", namespace=world.namespace)
+        with mesh_workload.started(place, [], env={**env, "KRUN_MODE": "whitebox"}) as running:
+            running.wait_for(r'"krun-launch", "message": "ready"')
+            mesh_pod.wait_until_served(place, world.web.place.address)
+            answer = mesh_call.call(place, "http://web:8080/", to="127.0.0.1", port=PROXY)
+            assert answer.by == "web"
+            assert answer.identities[0] == f"spiffe://cluster.local/ns/{world.namespace}/sa/default"
+            assert running.terminate() == 0
 
 
 def test_job_ends_at_once_with_the_applications_status(world: World) -> None:

@@ -34,17 +34,19 @@ class Start:
         """Take all steps."""
         for step in self._supervisor.plan.steps:
             self._take(step)
+        # Of a sidecar, too.
+        self._supervisor.upkeep.follow_clusters()
 
     def _take(self, step: Step) -> None:
         supervisor, began = self._supervisor, time.monotonic()
         supervisor.step = step.name
         # A signal must not be overtaken by the next process.
         supervisor.turn(0)
+        if step.part == APP:
+            supervisor.upkeep.follow_clusters()
         if step.run is not None:
             self._run(step, step.run)
         if step.start is not None:
-            if step.start.name == APP:
-                supervisor.upkeep.follow_clusters()
             supervisor.spawn(step.start)
             # After it: whoever boots does so meanwhile.
             supervisor.upkeep.keep_credentials()
