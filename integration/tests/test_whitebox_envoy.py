@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import http.server
 import json
+import resource as limits
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -377,6 +378,20 @@ def test_a_server_may_speak_first_within_a_connect_and_on_a_local_port(proxy: Pr
             assert read_until(connection, b"hello\r\n") == b"220 hello\r\n"
             connection.sendall(b"EHLO\r\n")
             assert read_until(connection, b"\n") == b"EHLO\r\n"
+
+
+def test_more_connections_than_envoys_default_are_open_at_once(proxy: Proxy) -> None:
+    hard = limits.getrlimit(limits.RLIMIT_NOFILE)[1]
+    limits.setrlimit(limits.RLIMIT_NOFILE, (hard, hard))
+    # Nobody accepts: the kernel does, as many as wait.
+    with socket.create_server(("127.0.0.1", 0), backlog=2000) as server, contextlib.ExitStack() as stack:
+        for authority in (f"127.0.0.1:{server.getsockname()[1]}", "web:80"):
+            opened = [
+                stack.enter_context(socket.create_connection((proxy.address, 15007), timeout=WAIT)) for _ in range(1030)
+            ]
+            for tunnel in opened:
+                tunnel.sendall(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
+            assert {tunnel.recv(4096).partition(b"\r\n")[0] for tunnel in opened} == {b"HTTP/1.1 200 OK"}
 
 
 def test_what_krun_launch_asks_for_changes_and_names_is_answered(proxy: Proxy) -> None:

@@ -177,6 +177,7 @@ def _outside() -> Json:
         "name": "PassthroughCluster",
         "connect_timeout": "10s",
         "lb_policy": "CLUSTER_PROVIDED",
+        "circuit_breakers": istio_whitebox_tunnel.NO_LIMITS,
         "cluster_type": typed(
             "envoy.clusters.dynamic_forward_proxy",
             kind=kind,

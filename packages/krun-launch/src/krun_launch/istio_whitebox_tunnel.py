@@ -20,6 +20,15 @@ STATE_CLUSTER = "envoy.tcp_proxy.cluster"
 STATE_PORT = "krun.port"
 
 
+# As many as there are descriptors, as in istiod's own clusters; Envoy would refuse the 1025th.
+MOST = 2**32 - 1
+NO_LIMITS: Json = {
+    "thresholds": [
+        {"max_connections": MOST, "max_pending_requests": MOST, "max_requests": MOST, "max_retries": MOST},
+    ]
+}
+
+
 def listener(manager: Json) -> Json:
     """The listener within Envoy; ``manager`` is for what turns out to be HTTP."""
     http = {"transport_protocol": "raw_buffer", "application_protocols": list(HTTP_KINDS)}
@@ -49,6 +58,7 @@ def cluster() -> Json:
     return {
         "name": TUNNEL,
         "type": "STATIC",
+        "circuit_breakers": NO_LIMITS,
         "transport_socket": typed(
             "envoy.transport_sockets.internal_upstream",
             kind="envoy.extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
