@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from krun_testbed import istio_build, istiod, mesh_agent, mesh_app, mesh_call, mesh_gate, mesh_objects, mesh_pod
+from krun_testbed.components import Missing
 from krun_testbed.mesh_agent import Identity
 from krun_testbed.mesh_cluster import Cluster
 from krun_testbed.mesh_network import Place
@@ -138,6 +139,23 @@ def test_istiod_is_the_version_that_was_asked_for(cluster: Cluster) -> None:
     assert f"-{cluster.istiod.version} discovery" in Path(f"/proc/{cluster.istiod.process.pid}/cmdline").read_text(
         encoding="utf-8"
     ).replace("\0", " ")
+
+
+def test_a_version_is_asked_for_by_word_or_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(**environment: str) -> tuple[str, ...]:
+        for name in ("ISTIO", "KRUN_SOAK"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return tuple(map(istio_build.version_of, istio_build.chosen()))
+
+    assert chosen() == (istio_build.NEWEST,)
+    assert chosen(ISTIO="older") == (istio_build.OLDER,)
+    assert chosen(KRUN_SOAK="1") == istio_build.VERSIONS
+    assert chosen(KRUN_SOAK="1", ISTIO="newest") == (istio_build.NEWEST,)
+    assert chosen(ISTIO="v0.0.0-20260101000000-0123456789ab") == ("v0.0.0-20260101000000-0123456789ab",)
+    with pytest.raises(Missing, match="ISTIO=latest: neither newest nor older nor a version of Go's"):
+        chosen(ISTIO="latest")
 
 
 def test_istiod_goes_and_comes_back_with_the_same_root(cluster: Cluster) -> None:

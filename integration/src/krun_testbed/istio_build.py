@@ -39,10 +39,13 @@ FILES = (DEFINITIONS, TEMPLATE)
 
 
 def chosen() -> tuple[str, ...]:
-    """What ``ISTIO`` asks for, a word of NAMED or a version; without it the newest, and for the long forms all."""
+    """What ``ISTIO`` asks for, a word of NAMED or a version; without it the newest, and for the long forms all.
+
+    Missing when it is neither.
+    """
     word = os.environ.get("ISTIO", "")
     if word and word not in NAMED and not VERSION.fullmatch(word):
-        raise ValueError(f"ISTIO={word}: neither {' nor '.join(NAMED)} nor a version of Go's, as {NEWEST}")
+        raise Missing(f"ISTIO={word}: neither {' nor '.join(NAMED)} nor a version of Go's, as {NEWEST}")
     return (word,) if word else tuple(NAMED) if os.environ.get("KRUN_SOAK") else ("newest",)
 
 
