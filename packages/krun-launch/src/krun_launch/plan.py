@@ -84,7 +84,7 @@ class Task:
     name: str
     process: ProcessSpec
     every: float  # seconds from start to start
-    retry: float  # seconds after a failure; doubled with each, up to every
+    retry: float  # seconds after a failure; doubled with each, up to a minute
     renews: str = ""  # the credential that it keeps good: run at 80 % of its life, when that comes first
 
 

@@ -27,12 +27,13 @@ log = logging.getLogger(__name__)
 GLANCE = 30.0  # seconds between looks at the clocks: they may jump, or have gone on without us
 JITTER = 0.1  # of a pause, by which it is shorter: many workloads do not come at once
 SHARE = 0.8  # of a credential's life, after which it is renewed, as the kubelet does
+LONGEST = 60.0  # seconds from a failure to the next try: whoever was away for long is not kept waiting as long
 PATIENCE = 120.0  # seconds that one run may take; krun-token gives up after 60
 
 
 def pause(task: Task, *, failures: int, draw: float) -> float:
     """Seconds from a start to the next, or from a failure to the next try; ``draw`` is a number from 0 to 1."""
-    whole = min(task.every, task.retry * 2.0 ** min(failures - 1, 30)) if failures else task.every
+    whole = min(task.every, LONGEST, task.retry * 2.0 ** min(failures - 1, 30)) if failures else task.every
     return whole * (1 - JITTER * draw)
 
 
