@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from krun_testbed import mesh_gate, mesh_objects, mesh_pod, mesh_whitebox, processes
+from krun_testbed import components, mesh_gate, mesh_objects, mesh_pod, mesh_whitebox, mesh_workload, processes
 from krun_testbed.mesh_call import Answer
-from krun_testbed.mesh_cluster import Cluster
+from krun_testbed.mesh_cluster import OUTSIDE_RESOLVER, Cluster
 from krun_testbed.mesh_whitebox import NAME, PROXY, WORLD, Scene, ask, outsider, plain_user, read_until
 
 pytestmark = [pytest.mark.mesh, pytest.mark.timeout(300)]
@@ -125,6 +125,18 @@ def test_retries_timeouts_faults_and_routes_by_header_are_followed(scene: Scene)
         assert scene.outsider.call(f"{url}/flaky/{os.urandom(4).hex()}/2").status == 200
         # A path that no route has is nobody's, and not the service's own.
         assert scene.outsider.call(f"{url}/other").status == 404
+
+
+def test_a_job_that_calls_at_once_is_led_by_the_routes(scene: Scene) -> None:
+    """A path without a route is 404; what goes past the routes, to the service itself, is 200."""
+    http: list[dict[str, object]] = [{"match": [{"uri": {"exact": "/"}}], "route": to(scene, "web")}]
+    with routed(scene, "jobs", http=http) as host, scene.cluster.network.place(name="job") as place:
+        place.resolver(OUTSIDE_RESOLVER)
+        env = mesh_workload.environment(scene.cluster, place, name="job", namespace=scene.namespace)
+        job = ["curl", "--silent", "--output", "/dev/null", "--write-out", "%{http_code}", f"http://{host}:8080/other"]
+        argv = place.inside([components.command("krun"), "--", *job], cwd=place.folder)
+        done = processes.run(argv, env={**env, "KRUN_MODE": "whitebox", "CLOUD_RUN_JOB": "job"})
+    assert (done.returncode, done.stdout) == (0, "404"), done.stderr
 
 
 def test_names_outside_are_called_as_before_on_any_port(scene: Scene) -> None:

@@ -109,7 +109,8 @@ def _scoped_routes(settings: IstioSettings, *, name: str) -> Json:
     return {
         "name": name,
         "scope_key_builder": {"fragments": [key]},
-        "rds_config_source": {"ads": {}, "resource_api_version": "V3"},
+        # To the letter as in istiod's own listeners: Envoy then has the routes of most ports already, and once.
+        "rds_config_source": {"ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3"},
         "scoped_rds": {
             "scoped_rds_config_source": {"path_config_source": {"path": path}, "resource_api_version": "V3"}
         },
