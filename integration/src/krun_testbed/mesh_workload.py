@@ -20,7 +20,8 @@ from krun_testbed.mesh_network import Place
 
 READY = 120.0  # seconds; some two on a machine that has nothing else to do
 APP_USER = 1000
-PROXY_PORT = 15007
+# Of krun-launch's log: hboned says so too, a moment earlier.
+READY_LINE = r'"krun-launch", .*"message": "ready"|krun-launch: ready\b'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,9 +165,6 @@ def wait_until_ready(running: processes.Running) -> None:
         processes.wait_until(is_ready, what="krun is ready", timeout=READY)
     except AssertionError as error:
         raise AssertionError(f"{error}\n{running.said()[-6000:]}") from error
-
-
-READY_LINE = r'"message": "ready"|: ready\b'
 
 
 def file(place: Place, name: str, text: str) -> Path:
