@@ -111,6 +111,18 @@ def test_with_an_agent_rules_lead_to_it_what_is_asked_of_name_servers(given: str
     }
 
 
+def test_beside_dockers_resolver_rules_lead_no_question_to_the_agent_and_the_file_has_to_be_written() -> None:
+    dockers = replace(ROOT, resolv_conf="nameserver 127.0.0.11\noptions ndots:0\n")
+    for env in ({}, {"ISTIO_META_DNS_CAPTURE": "true"}, {"ISTIO_META_DNS_CAPTURE": "false"}):
+        assert rules_wanted(env, facts=dockers, has_agent=True)["ISTIO_META_DNS_CAPTURE"] == "false"
+    fixed = replace(dockers, cannot_capture="/etc/resolv.conf cannot be written")
+    assert rules_wanted({}, facts=fixed, has_agent=True) == {}
+    with pytest.raises(Denied, match="/etc/resolv.conf cannot be written"):
+        rules_wanted(ASKS, facts=fixed, has_agent=True)
+    # Who does not want names does not need the file.
+    assert rules_wanted({"ISTIO_META_DNS_CAPTURE": "false"}, facts=fixed, has_agent=True)
+
+
 @pytest.mark.parametrize(
     ("env", "facts"),
     [

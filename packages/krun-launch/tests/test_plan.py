@@ -58,6 +58,7 @@ FACTS = {
     "captured": CAPTURED,
     "whitebox-root": ROOT,
     "istio-captured": replace(CAPTURED, **AGENT, krun_token="/opt/krun-token"),
+    "istio-docker": replace(CAPTURED, **AGENT, has_token=True, resolv_conf="nameserver 127.0.0.11\noptions ndots:0\n"),
     "istio-whitebox": replace(ENVOY, **AGENT, krun_token="/opt/krun-token"),
     "istio-pod": replace(CAPTURED, **AGENT, has_token=True, has_roots=True),
 }
@@ -71,6 +72,7 @@ CASES = {
     "captured": ({**STATIC, **KEYS, "KRUN_MODE": "captured", "K8S_UID": "65532", "HOME": "/home/own"}, ("app",)),
     "whitebox-root": ({**STATIC, "KRUN_INTERCEPTION": "none", "KRUN_PUBLIC": "none"}, ("app",)),
     "istio-captured": ({**ISTIO, **KEYS, "KRUN_MODE": "captured", "K8S_UID": "65532", "PORT_grpc": "3001"}, ("app",)),
+    "istio-docker": ({**ISTIO, "KRUN_MODE": "captured"}, ("app",)),
     "istio-whitebox": ({**ISTIO, "KRUN_TCP": "6379=cache:6379", "PROXY_CONFIG": "concurrency: 2"}, ("app",)),
     "istio-pod": ({**ISTIO, "CAROOT_ISTIOD": ""}, ()),
     "probe": ({**STATIC, "STARTUP_PROBE_HTTP": "/healthy", "KRUN_APP_TIMEOUT": "5", "KRUN_GRACE": "30"}, ("app",)),

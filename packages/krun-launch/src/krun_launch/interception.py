@@ -26,6 +26,7 @@ NOT_SERVED = {
 # And with Istio's agent: it answers for names, and the proxy takes what comes in by its own address.
 OF_THE_AGENT = {"ISTIO_INBOUND_INTERCEPTION_MODE": "REDIRECT"}
 DNS = "ISTIO_META_DNS_CAPTURE"
+TRUE = frozenset({"1", "t", "true"})
 DEFAULT_RANGE = "10.0.0.0/8"  # where clusters have their services and pods, most of them
 HINT = "krun-iptables needs root and NET_ADMIN (docker run --cap-add NET_ADMIN); `krun` runs it"
 
@@ -45,7 +46,7 @@ def choose(env: Mapping[str, str], *, facts: Facts, has_agent: bool = False) -> 
     Args:
         env: the merged environment.
         facts: what was found on the machine.
-        has_agent: Istio's agent answers for names: no resolver's file has to be written.
+        has_agent: Istio's agent answers for names: no resolver's file has to be written, unless it is Docker's.
 
     Raises:
         Denied: captured was asked for, or its fall back forbidden, and it cannot be.
@@ -88,8 +89,17 @@ def rules_wanted(env: Mapping[str, str], *, facts: Facts, has_agent: bool = Fals
     if ranges != "*":
         # Names of the mesh are answered with an address of ours, whatever else is intercepted.
         ranges = ",".join(dict.fromkeys([*filter(None, (word.strip() for word in ranges.split(","))), VIRTUAL_RANGE]))
-    served = {**OF_THE_AGENT, DNS: env.get(DNS) or "true"} if has_agent else NOT_SERVED
+    names = "false" if relays_names(env, facts=facts) else env.get(DNS) or "true"
+    served = {**OF_THE_AGENT, DNS: names} if has_agent else NOT_SERVED
     return {RANGES: ranges, "PROXY_UID": str(PROXY), "PROXY_GID": str(PROXY), **served}
+
+
+def relays_names(env: Mapping[str, str], *, facts: Facts) -> bool:
+    """Tell whether a relay brings questions to Istio's agent, as rules cannot."""
+    # Late: its module is no business of mode none.
+    from krun_launch import resolver
+
+    return (env.get(DNS) or "true").lower() in TRUE and resolver.is_dockers(facts.resolv_conf)
 
 
 def quoted(value: str) -> str:
@@ -116,7 +126,8 @@ def _cannot(env: Mapping[str, str], *, facts: Facts, has_agent: bool) -> str:
     loopback = env.get("KRUN_LOOPBACK") or ARRIVES
     if loopback != ARRIVES:
         return f"what is redirected arrives at {ARRIVES}, not at KRUN_LOOPBACK={loopback}"
-    return facts.cannot_switch or ("" if has_agent else facts.cannot_capture)
+    needs_file = not has_agent or relays_names(env, facts=facts)
+    return facts.cannot_switch or (facts.cannot_capture if needs_file else "")
 
 
 def _one_of(env: Mapping[str, str], name: str, *values: str) -> str:

@@ -16,6 +16,7 @@ from krun_launch.istio_settings import IstioSettings
 from krun_launch.plan import (
     AGENT,
     CERTIFICATE,
+    NAMES,
     ROOT,
     TOKEN,
     Credential,
@@ -53,6 +54,7 @@ def plan(
         app, env=environments.app(app.env, settings=settings, is_captured=is_captured, has_agent=True)
     )
     sees = environments.app(env, settings=settings, is_captured=is_captured, has_agent=True)
+    is_relayed = is_captured and interception.relays_names(env, facts=facts)
     around = served.served(env, app=app, facts=facts)
     token = None if facts.has_token else _token(env, istio=istio, settings=settings, facts=facts)
     files, override = _files(env, istio=istio, facts=facts)
@@ -65,6 +67,7 @@ def plan(
         steps=(
             *((_token_step(token, settings=settings),) if token else ()),
             *_agent_steps(env, istio=istio, settings=settings, facts=facts, override=override),
+            *_names_steps(env, settings=settings, facts=facts, is_relayed=is_relayed),
             *served.egress_steps(env, sees=sees, facts=facts),
             *served.app_steps(env, settings=settings, served=around),
             *served.inbound_steps(env, settings=settings, served=around, facts=facts, sees=sees),
@@ -74,12 +77,13 @@ def plan(
         folders=tuple(f"{FOLDER}/{name}" for name in istio_agent.FOLDERS),
         shared=tuple(f"{FOLDER}/{name}" for name in istio_agent.SHARED),
         links=_links(files, facts=facts),
-        ports=served.checked(_ports(istio), settings=settings, served=around),
+        ports=served.checked(_ports(istio, is_relayed=is_relayed), settings=settings, served=around),
         owner=None if facts.cannot_switch else identity.PROXY,
         tasks=(_task(env, token),) if token else (),
         credentials=_credentials(istio),
         scopes=None if is_captured else _scopes(istio, facts=facts),
         roots=_roots(istio, facts=facts) if istio_agent.ROOT in files else None,
+        resolver=_resolver(istio, settings=settings, facts=facts) if is_relayed else "",
         status_host=around.status_host or settings.loopback,
         notes=() if is_captured else (f"whitebox: only clients that use HTTP_PROXY are in the mesh: {chosen.reason}",),
         warnings=served.warnings(around, chosen=chosen, facts=facts),
@@ -169,6 +173,22 @@ def _agent_steps(
     )
 
 
+def _names_steps(env: Mapping[str, str], *, settings: Settings, facts: Facts, is_relayed: bool) -> tuple[Step, ...]:
+    """After the agent is ready, or the file of whom it asks would name itself."""
+    if not is_relayed:
+        return ()
+    # Late: only beside Docker's resolver is there a relay.
+    from krun_launch import names_steps
+
+    return names_steps.before_agent(env, settings=settings, facts=facts)
+
+
+def _resolver(istio: IstioSettings, *, settings: Settings, facts: Facts) -> str:
+    from krun_launch import names_steps  # late, as above
+
+    return names_steps.text(facts, settings=settings, namespace=istio.namespace)
+
+
 def _files(env: Mapping[str, str], *, istio: IstioSettings, facts: Facts) -> tuple[dict[str, str], str]:
     """The agent's files, and the path of what is merged into Envoy's bootstrap."""
     files = istio_agent.files(env, settings=istio)
@@ -221,7 +241,7 @@ def _roots(istio: IstioSettings, *, facts: Facts) -> Roots:
     )
 
 
-def _ports(istio: IstioSettings) -> tuple[Port, ...]:
+def _ports(istio: IstioSettings, *, is_relayed: bool) -> tuple[Port, ...]:
     """The agent's and Envoy's; most of them are fixed, and on every address."""
     local, everywhere = istio.loopback, "0.0.0.0"
     own = [
@@ -240,6 +260,8 @@ def _ports(istio: IstioSettings) -> tuple[Port, ...]:
         own.append(
             Port(name="the application's gRPC", host=local, number=istio.grpc_port, variable="PORT_grpc", is_idle=True)
         )
+    if is_relayed:
+        own.append(Port(name=NAMES, host=local, number=PORTS["DNS"]))
     if istio.is_captured or not istio.tcp_services:
         return tuple(own)
     from krun_launch import istio_tcp  # late: most have none

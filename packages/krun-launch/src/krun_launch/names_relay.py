@@ -2,7 +2,8 @@
 
 Not Envoy's dns_filter: it answers NXDOMAIN for a name that has A and no AAAA, has no records but A, AAAA and its own
 SRV, and takes every name below a wildcard for one that it knows (docs/decisions/0003).
-Started by krun-launch: ``python -I -m krun_launch.names_relay ADDRESS NAMESPACE,... GATEWAY SERVER...``.
+Started by krun-launch: ``python -I -m krun_launch.names_relay ADDRESS NAMESPACE,... GATEWAY SERVER...``, a server as
+ADDRESS or ADDRESS#PORT. With ``-`` for the namespaces it has no names of its own, and hands everything on.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class Query:
 class Relay:
     """The two listeners, and the queries under way."""
 
-    def __init__(self, *, address: str, namespaces: Sequence[str], gateway: str, servers: Sequence[str]) -> None:
-        self._namespaces = frozenset(namespaces)
+    def __init__(self, *, address: str, namespaces: Sequence[str] | None, gateway: str, servers: Sequence[str]) -> None:
+        self._namespaces = None if namespaces is None else frozenset(namespaces)
         self._gateway = gateway.lower().rstrip(".")
         self._servers = [found for server in servers if (found := _server(server))]
         self._selector = selectors.DefaultSelector()
@@ -79,6 +80,8 @@ class Relay:
 
     def own_answer(self, message: bytes) -> bytes | None:
         """The answer to a name of the mesh's; None for what is to be handed on."""
+        if self._namespaces is None:
+            return None
         asked = dns.question(message)
         # The way into the mesh cannot lead through itself, whatever it is called.
         if asked is None or asked.name.lower() == self._gateway:
@@ -213,8 +216,9 @@ def _exactly(stream: socket.socket, count: int) -> bytes:
 
 
 def _server(text: str) -> Server | None:
+    host, _, port = text.partition("#")
     try:
-        found = socket.getaddrinfo(text, PORT, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
+        found = socket.getaddrinfo(host, port or PORT, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
         return None  # resolvers pass over what is no address, too
     # The numeric form of an IPv4 or IPv6 address: a port is in the second place, and two more of IPv6 after it.
@@ -225,7 +229,8 @@ def main() -> None:
     """Run as a process."""
     address, namespaces, gateway, *servers = sys.argv[1:]
     try:
-        relay = Relay(address=address, namespaces=namespaces.split(","), gateway=gateway, servers=servers)
+        own = None if namespaces == "-" else namespaces.split(",")
+        relay = Relay(address=address, namespaces=own, gateway=gateway, servers=servers)
     except OSError as error:
         sys.exit(f"krun-launch: names relay: port {PORT} on {address}: {error.strerror}")
     relay.run()

@@ -18,6 +18,9 @@ FILE = "/etc/resolv.conf"
 MARK = "# krun-launch answers names of the mesh; what was here before, line by line:"
 KEPT = "#| "
 DEFAULT_SERVER = "127.0.0.1"  # what resolvers ask when the file names nobody
+# Docker's own, in every network but its first. Its rules are before all others, and take any question to it; and its
+# answers come from another port, which only the kernel's memory of one zone leads back.
+DOCKERS = "127.0.0.11"
 LIMIT = 1 << 16  # bytes; a resolver's file has some hundred
 
 
@@ -53,6 +56,11 @@ def parse(text: str) -> Resolver:
             case ["options"]:
                 options += words[1:]
     return Resolver(servers=tuple(servers or [DEFAULT_SERVER]), search=tuple(search), options=tuple(options))
+
+
+def is_dockers(text: str) -> bool:
+    """Tell whether Docker's own resolver is asked: no rule of ours comes to a question to it."""
+    return DOCKERS in parse(original(text)).servers
 
 
 def render(text: str, *, server: str, namespace: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from krun_launch import environments, identity, interception, resolver, served, static_envoy
+from krun_launch import environments, identity, interception, names_steps, resolver, served, static_envoy
 from krun_launch.contract import PORTS
 from krun_launch.facts import Facts
 from krun_launch.interception import CAPTURED
@@ -41,7 +41,7 @@ def plan(
             # The relay boots while Envoy does.
             *((_names_start(env, static=static, facts=facts),) if is_captured else ()),
             *_envoy_steps(env, settings=settings, static=static, facts=facts),
-            *(_names_steps(settings) if is_captured else ()),
+            *(names_steps.answering(settings) if is_captured else ()),
             *served.egress_steps(env, sees=sees, facts=facts),
             *served.app_steps(env, settings=settings, served=around),
             *served.inbound_steps(env, settings=settings, served=around, facts=facts, sees=sees),
@@ -55,9 +55,7 @@ def plan(
         ),
         owner=identity.PROXY if is_split else None,
         status_host=around.status_host or settings.loopback,
-        resolver=resolver.render(facts.resolv_conf, server=settings.loopback, namespace=static.namespace)
-        if is_captured
-        else "",
+        resolver=names_steps.text(facts, settings=settings, namespace=static.namespace) if is_captured else "",
         notes=() if is_captured else (f"whitebox: only clients that use HTTP_PROXY are in the mesh: {chosen.reason}",),
         warnings=served.warnings(around, chosen=chosen, facts=facts),
     )
@@ -91,25 +89,8 @@ def _envoy_steps(
 
 def _names_start(env: Mapping[str, str], *, static: StaticSettings, facts: Facts) -> Step:
     servers = resolver.parse(resolver.original(facts.resolv_conf)).servers
-    # Isolated, and by its module: nothing in an environment or a folder can put another one there.
-    program = (facts.python, "-I", "-m", "krun_launch.names_relay")
-    argv = (*program, static.loopback, ",".join(static.mesh_namespaces), static.gateway_host, *servers)
-    start = helper(NAMES, argv=argv, env=environments.relay(env), identity=identity.RELAY)
-    return Step(name="names relay", part=NAMES, start=start)
-
-
-def _names_steps(settings: Settings) -> tuple[Step, ...]:
-    """The resolver is led to the relay before the application starts, and not before the relay answers."""
-    return (
-        Step(
-            name="names answer",
-            part=NAMES,
-            wait=Probe(host=settings.loopback, port=PORTS["DNS"]),
-            timeout=settings.ready_timeout,
-            setting="KRUN_READY_TIMEOUT",
-        ),
-        Step(name="resolver", part=NAMES, writes_resolver=True),
-    )
+    own = (static.loopback, ",".join(static.mesh_namespaces), static.gateway_host)
+    return names_steps.start(env, facts=facts, arguments=(*own, *servers))
 
 
 def _ports(settings: Settings, *, is_captured: bool) -> tuple[Port, ...]:
