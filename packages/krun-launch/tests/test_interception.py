@@ -117,7 +117,7 @@ def test_beside_dockers_resolver_rules_lead_no_question_to_the_agent_and_the_fil
         assert rules_wanted(env, facts=dockers, has_agent=True)["ISTIO_META_DNS_CAPTURE"] == "false"
     fixed = replace(dockers, cannot_capture="/etc/resolv.conf cannot be written")
     assert rules_wanted({}, facts=fixed, has_agent=True) == {}
-    with pytest.raises(Denied, match="/etc/resolv.conf cannot be written"):
+    with pytest.raises(Denied, match=r"/etc/resolv\.conf cannot be written"):
         rules_wanted(ASKS, facts=fixed, has_agent=True)
     # Who does not want names does not need the file.
     assert rules_wanted({"ISTIO_META_DNS_CAPTURE": "false"}, facts=fixed, has_agent=True)
