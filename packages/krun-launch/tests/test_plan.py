@@ -92,6 +92,14 @@ def test_plan_is_as_pinned(name: str) -> None:
     assert document == json.loads((DATA / f"{name}.json").read_text())
 
 
+def test_an_agent_beside_dockers_resolver_is_not_started_again() -> None:
+    env = {**CASES["istio-docker"][0], "KRUN_RESTARTS": "3"}
+    planned = made(env, facts=FACTS["istio-docker"])
+    assert planned.settings.restarts == 0
+    assert [text for text in planned.warnings if text.startswith("KRUN_RESTARTS")]
+    assert made(env, facts=FACTS["istio-captured"]).settings.restarts == 3
+
+
 def test_description_holds_no_value_of_the_environment() -> None:
     env = {**STATIC, **KEYS, "DATABASE_PASSWORD": "canary-a", "KRUN_OFFER": "15003"}
     text = describe(made(env), env=env)

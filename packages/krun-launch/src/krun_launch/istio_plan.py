@@ -55,6 +55,11 @@ def plan(
     )
     sees = environments.app(env, settings=settings, is_captured=is_captured, has_agent=True)
     is_relayed = is_captured and interception.relays_names(env, facts=facts)
+    warnings: tuple[str, ...] = ()
+    if is_relayed and settings.restarts:
+        # Started again, it would read in the resolver's file that it is to ask the relay, which asks it.
+        warnings = ("KRUN_RESTARTS is not kept beside Docker's resolver: an agent that dies ends the workload",)
+        settings = replace(settings, restarts=0)
     around = served.served(env, app=app, facts=facts)
     token = None if facts.has_token else _token(env, istio=istio, settings=settings, facts=facts)
     files, override = _files(env, istio=istio, facts=facts)
@@ -86,7 +91,7 @@ def plan(
         resolver=_resolver(istio, settings=settings, facts=facts) if is_relayed else "",
         status_host=around.status_host or settings.loopback,
         notes=() if is_captured else (f"whitebox: only clients that use HTTP_PROXY are in the mesh: {chosen.reason}",),
-        warnings=served.warnings(around, chosen=chosen, facts=facts),
+        warnings=(*served.warnings(around, chosen=chosen, facts=facts), *warnings),
     )
 
 
