@@ -21,7 +21,8 @@ PROXY = "krun_proxy"
 
 # Of Envoy and of the agent: nobody is led to them by the proxy.
 PRIVATE = (15000, 15001, 15004, 15006, 15020, 15021, 15053, 15090)
-DNS_CACHE: Json = {"name": "outside", "dns_lookup_family": "ALL"}
+# A program that calls many hosts is no fault: Envoy would refuse the 1025th within five minutes.
+DNS_CACHE: Json = {"name": "outside", "dns_lookup_family": "ALL", "max_hosts": 1 << 16}
 
 
 def override(settings: IstioSettings) -> Json:
