@@ -253,6 +253,15 @@ def test_a_port_that_comes_while_it_runs_has_its_routes_when_the_file_has_it(tmp
         )
 
 
+def test_no_request_fails_or_goes_astray_while_the_file_is_replaced(tmp_path: Path) -> None:
+    with running(tmp_path) as proxy:
+        for number in range(100):
+            proxy.scopes(ALLOW, *clusters(80, *range(9100, 9100 + number % 7)))
+            status, headers, _ = proxy.call("http://web/")
+            assert (status, headers["routed-by"]) == (200, "80")
+            assert proxy.call("http://plain:9000/")[0] == 200
+
+
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
 def test_names_outside_are_called_as_before_on_any_port(proxy: Proxy, name: str) -> None:
     with outside(App) as host:
