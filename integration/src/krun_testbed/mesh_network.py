@@ -147,22 +147,22 @@ class Network:
             yield Path(folder)
 
     @contextlib.contextmanager
-    def joined(self, place: Place) -> Iterator[None]:
+    def joined(self, place: Place, *, device: str = "eth0") -> Iterator[None]:
         """A cable from the hub to a namespace that is there already, such as a container's."""
         cable = f"v{next(self._cables)}"
         _batch(
             self.hub,
-            f"link add {cable} type veth peer name eth0 netns {place.pid}",
+            f"link add {cable} type veth peer name {device} netns {place.pid}",
             f"address add {GATEWAY}/32 dev {cable}",
             f"link set {cable} up",
             f"route add {place.address}/32 dev {cable}",
         )
         _batch(
             place,
-            f"address add {place.address}/32 dev eth0",
-            "link set eth0 up",
-            f"route add {GATEWAY} dev eth0 scope link",
-            f"route add default via {GATEWAY} dev eth0 src {place.address}",
+            f"address add {place.address}/32 dev {device}",
+            f"link set {device} up",
+            f"route add {GATEWAY} dev {device} scope link",
+            f"route replace default via {GATEWAY} dev {device} src {place.address}",
         )
         try:
             yield
