@@ -37,7 +37,7 @@ $(STAMP): $(SOURCES) | system
 sync:
 	@for p in packages/*/src/*/; do for f in errors.py log.py; do \
 		cmp -s packages/krun-launch/src/krun_launch/$$f $$p$$f || cp packages/krun-launch/src/krun_launch/$$f $$p$$f; done; done
-	@cp packages/krun-discover/src/krun_discover/record.py packages/krun-iptables/src/krun_iptables/record.py
+	@for p in krun-iptables/src/krun_iptables krun-launch/src/krun_launch; do cp packages/krun-discover/src/krun_discover/record.py packages/$$p/record.py; done
 
 lint: setup
 	@$(BIN)/ruff check .

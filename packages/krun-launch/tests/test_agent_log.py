@@ -38,11 +38,21 @@ def said(script: str, *, folder: Path, stderr: int, identity: Identity | None = 
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-    (relay,) = set(processes.children(os.getpid())) - before - {pid}
+    # What the script has started is below it, not ours.
+    below = set(processes.children(os.getpid())) - before - {pid}
+    (relay,) = (child for child in below if parent(child) == os.getpid())
     _, status = os.waitpid(pid, 0)
     # It ends: nobody holds its pipe any more.
     os.waitpid(relay, 0)
     return os.waitstatus_to_exitcode(status)
+
+
+def parent(pid: int) -> int:
+    """Whose child it is; 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def test_what_both_streams_say_is_passed_on_and_complaints_are_kept(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 
 import click
 import pytest
@@ -15,8 +14,8 @@ from krun_launch.facts import Facts
 from krun_launch.interception import NOT_SERVED, choose, quoted, rules_wanted
 
 USER = Facts(envoy="/opt/envoy")
-ROOT = replace(USER, uid=0, cannot_switch="", cannot_capture="")
-RULES = replace(ROOT, has_rules=True)
+ROOT = USER.but(uid=0, cannot_switch="", cannot_capture="")
+RULES = ROOT.but(has_rules=True)
 FORBIDS = {"KRUN_FALLBACK": "deny"}
 ASKS = {"KRUN_MODE": "captured"}
 
@@ -55,7 +54,7 @@ def test_choice(env: dict[str, str], facts: Facts, way: str, reason: str, second
         ({**FORBIDS, "KRUN_INTERCEPTION": "none"}, ROOT, "KRUN_FALLBACK=deny: krun-iptables could apply no rules"),
         ({"KRUN_INTERCEPTION": "redirect"}, USER, "rules of krun-iptables are in force, and Envoy cannot listen"),
         ({"KRUN_LOOPBACK": "127.0.0.2"}, RULES, "rules of krun-iptables are in force, and Envoy cannot listen"),
-        ({}, replace(RULES, cannot_capture="no route"), "rules of krun-iptables are in force, and Envoy cannot listen"),
+        ({}, RULES.but(cannot_capture="no route"), "rules of krun-iptables are in force, and Envoy cannot listen"),
     ],
 )
 def test_what_was_asked_for_and_cannot_be_is_not_permitted(env: dict[str, str], facts: Facts, message: str) -> None:
@@ -99,9 +98,9 @@ def test_rules_always_lead_names_of_the_mesh_to_envoy_and_know_who_envoy_is(give
 def test_with_an_agent_rules_lead_to_it_what_is_asked_of_name_servers(given: str, ranges: str, names: str) -> None:
     env = {"OUTBOUND_IP_RANGES_INCLUDE": given} | ({} if names == "true" else {"ISTIO_META_DNS_CAPTURE": names})
     # No resolver's file has to be written then.
-    facts = replace(ROOT, cannot_capture="/etc/resolv.conf cannot be written")
+    facts = ROOT.but(cannot_capture="/etc/resolv.conf cannot be written")
     assert rules_wanted(env, facts=facts) == {}
-    assert choose({}, facts=replace(facts, has_rules=True), has_agent=True).way == "captured"
+    assert choose({}, facts=facts.but(has_rules=True), has_agent=True).way == "captured"
     assert rules_wanted(env, facts=facts, has_agent=True) == {
         "OUTBOUND_IP_RANGES_INCLUDE": ranges,
         "PROXY_UID": "1337",
@@ -112,10 +111,10 @@ def test_with_an_agent_rules_lead_to_it_what_is_asked_of_name_servers(given: str
 
 
 def test_beside_dockers_resolver_rules_lead_no_question_to_the_agent_and_the_file_has_to_be_written() -> None:
-    dockers = replace(ROOT, resolv_conf="nameserver 127.0.0.11\noptions ndots:0\n")
+    dockers = ROOT.but(resolv_conf="nameserver 127.0.0.11\noptions ndots:0\n")
     for env in ({}, {"ISTIO_META_DNS_CAPTURE": "true"}, {"ISTIO_META_DNS_CAPTURE": "false"}):
         assert rules_wanted(env, facts=dockers, has_agent=True)["ISTIO_META_DNS_CAPTURE"] == "false"
-    fixed = replace(dockers, cannot_capture="/etc/resolv.conf cannot be written")
+    fixed = dockers.but(cannot_capture="/etc/resolv.conf cannot be written")
     assert rules_wanted({}, facts=fixed, has_agent=True) == {}
     with pytest.raises(Denied, match=r"/etc/resolv\.conf cannot be written"):
         rules_wanted(ASKS, facts=fixed, has_agent=True)

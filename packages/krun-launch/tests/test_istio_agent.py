@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,7 @@ def test_metadata_of_the_configuration_is_part_of_the_environment_and_a_variable
 
 def test_names_are_asked_of_the_agent_only_when_captured() -> None:
     assert environment()["ISTIO_META_DNS_CAPTURE"] == "true"
-    assert "ISTIO_META_DNS_CAPTURE" not in environment(settings=replace(SETTINGS, is_captured=False))
+    assert "ISTIO_META_DNS_CAPTURE" not in environment(settings=SETTINGS.but(is_captured=False))
 
 
 def test_whitebox_has_the_only_override() -> None:

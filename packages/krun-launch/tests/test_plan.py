@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,8 @@ STATIC = {
     "WORKLOAD_NAMESPACE": "demo",
 }
 # As root, where everything is possible; then with the rules in force.
-ROOT = replace(
-    ENVOY, uid=0, cannot_switch="", cannot_capture="", resolv_conf="nameserver 192.0.2.53\nsearch corp.example\n"
-)
-CAPTURED = replace(ROOT, has_rules=True, app_gid=65533, app_home="/home/app", own_home="/home/own")
+ROOT = ENVOY.but(uid=0, cannot_switch="", cannot_capture="", resolv_conf="nameserver 192.0.2.53\nsearch corp.example\n")
+CAPTURED = ROOT.but(has_rules=True, app_gid=65533, app_home="/home/app", own_home="/home/own")
 # In a mesh with a control plane.
 AGENT: dict[str, Any] = {"pilot_agent": "/opt/pilot-agent", "template": "/opt/bootstrap.json", "instance": "0a1b2c3d"}
 ISTIO = {
@@ -57,10 +54,10 @@ def made(
 FACTS = {
     "captured": CAPTURED,
     "whitebox-root": ROOT,
-    "istio-captured": replace(CAPTURED, **AGENT, krun_token="/opt/krun-token"),
-    "istio-docker": replace(CAPTURED, **AGENT, has_token=True, resolv_conf="nameserver 127.0.0.11\noptions ndots:0\n"),
-    "istio-whitebox": replace(ENVOY, **AGENT, krun_token="/opt/krun-token"),
-    "istio-pod": replace(CAPTURED, **AGENT, has_token=True, has_roots=True),
+    "istio-captured": CAPTURED.but(**AGENT, krun_token="/opt/krun-token"),
+    "istio-docker": CAPTURED.but(**AGENT, has_token=True, resolv_conf="nameserver 127.0.0.11\noptions ndots:0\n"),
+    "istio-whitebox": ENVOY.but(**AGENT, krun_token="/opt/krun-token"),
+    "istio-pod": CAPTURED.but(**AGENT, has_token=True, has_roots=True),
 }
 CASES = {
     "none": ({"KRUN_MODE": "none", "HOME": "/", "PORT": "15009"}, ("app", "--flag")),
@@ -115,7 +112,7 @@ def test_flags_decide_and_the_application_does_not_see_them() -> None:
 
 
 def test_application_on_a_terminal_shares_it_unless_stdin_was_the_environment() -> None:
-    terminal = replace(ENVOY, is_on_terminal=True)
+    terminal = ENVOY.but(is_on_terminal=True)
     assert made(STATIC, facts=terminal).processes[1].group == SHARED
     planned = plan(STATIC, app=("app",), facts=terminal, run_dir=Path("/run/krun"), app_stdin=NULL)
     assert planned.processes[1].group != SHARED

@@ -10,13 +10,13 @@ import contextlib
 import logging
 import os
 import stat
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from krun_launch import rundir
 from krun_launch.errors import Misconfigured
+from krun_launch.record import Record
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -36,8 +36,7 @@ LIMIT = 1 << 20  # bytes of one file; a chain is a few thousand
 MARKS = {CHAIN: b"-----BEGIN CERTIFICATE-----", KEY: b"PRIVATE KEY-----", ROOTS: b"-----BEGIN CERTIFICATE-----"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Identity:
+class Identity(Record):
     """Who the certificate says we are, until when (UTC), and its SHA-256 in hex."""
 
     spiffe_id: str

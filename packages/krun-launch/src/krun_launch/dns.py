@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from dataclasses import dataclass
+
+from krun_launch.record import Record
 
 HEADER = struct.Struct(">HHHHHH")
 A, OPT, ANY = 1, 41, 255
@@ -17,8 +18,7 @@ LONGEST_LABEL = 63
 LONGEST_NAME = 255
 
 
-@dataclass(frozen=True, kw_only=True)
-class Question:
+class Question(Record):
     """What is asked, with the bytes that an answer repeats."""
 
     identifier: int

@@ -11,9 +11,9 @@ import json
 import re
 import time
 from base64 import b64decode, urlsafe_b64decode
-from dataclasses import dataclass
 
 from krun_launch.plan import ROOT, TOKEN, Credential
+from krun_launch.record import Record
 
 LIMIT = 1 << 20  # bytes of a file
 LAST = 253402300799.0  # the end of year 9999, by which a certificate says that it has no end
@@ -21,8 +21,7 @@ BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----"
 SEQUENCE, VERSION, UTC_TIME, GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18  # DER tags
 
 
-@dataclass(frozen=True, kw_only=True)
-class Life:
+class Life(Record):
     """From when until when; seconds of time.time()."""
 
     begins: float

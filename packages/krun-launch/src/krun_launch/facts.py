@@ -6,17 +6,16 @@ import os
 import pwd
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from krun_launch.record import Record
 from krun_launch.settings import DEFAULT_CERTS, names_control_plane
 from krun_launch.spawn import find
 
 SHELLS = frozenset({"sh", "dash", "bash", "ash", "busybox"})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Facts:
+class Facts(Record):
     """Paths of programs are None when they are not there; texts say why something cannot be, and are empty else."""
 
     envoy: str | None = None
@@ -63,15 +62,12 @@ def look(env: Mapping[str, str]) -> Facts:
 
 def _with_agent(found: Facts, *, env: Mapping[str, str], path: str) -> Facts:
     # Late: only a mesh with a control plane has an agent.
-    from dataclasses import replace
-
     from krun_launch import istio_agent
 
     agent = find(env.get("KRUN_PILOT_AGENT") or istio_agent.PROGRAM, path=f"{path}:{istio_agent.USUAL_FOLDER}")
     beside = [str(Path(agent).parent / name) for name in istio_agent.TEMPLATES] if agent else []
     templates = [env["ISTIO_BOOTSTRAP"]] if env.get("ISTIO_BOOTSTRAP") else [istio_agent.TEMPLATE, *beside]
-    return replace(
-        found,
+    return found.but(
         pilot_agent=agent,
         template=next((name for name in templates if os.path.isfile(name)), None),  # noqa: PTH113
         krun_token=_sibling("krun-token", path=path),
@@ -83,8 +79,6 @@ def _with_agent(found: Facts, *, env: Mapping[str, str], path: str) -> Facts:
 
 def _as_root(found: Facts, *, env: Mapping[str, str]) -> Facts:
     # Late: a user's start-up needs none of it.
-    from dataclasses import replace
-
     from krun_launch import identity, trial
 
     account, own = _account(identity.uid_of(env)), _account(found.uid)
@@ -92,8 +86,7 @@ def _as_root(found: Facts, *, env: Mapping[str, str]) -> Facts:
     wanted = (found.envoy, found.pilot_agent, found.hboned, found.sshd, found.python)
     programs = [program for program in wanted if program]
     texts = [found.template] if found.template else []
-    found = replace(
-        found,
+    found = found.but(
         cannot_switch=trial.cannot_switch(
             [] if is_alone else programs, texts=[] if is_alone else texts, folder=env.get("TMPDIR") or "/tmp"
         ),
@@ -105,8 +98,7 @@ def _as_root(found: Facts, *, env: Mapping[str, str]) -> Facts:
         return found
     from krun_launch import chains, resolver
 
-    return replace(
-        found,
+    return found.but(
         has_rules=not env.get("KRUN_INTERCEPTION") and chains.are_there(path=env.get("PATH", "")),
         resolv_conf=resolver.read(),
         cannot_capture=resolver.cannot_answer(),

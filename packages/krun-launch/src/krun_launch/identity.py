@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from krun_launch.errors import Denied, Misconfigured
 from krun_launch.facts import Facts
+from krun_launch.record import Record
 
 # Istio's own number for the proxy, in all of its images: krun-iptables exempts this user and this group.
 PROXY = 1337
@@ -31,8 +31,7 @@ NEEDED = {
 NETWORK = frozenset({NET_ADMIN, NET_RAW})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Identity:
+class Identity(Record):
     """Who a process runs as, always with no_new_privs.
 
     ``drops`` are capabilities that it and all below it can never have; None drops all but ``keeps``.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import click
 
@@ -11,6 +10,7 @@ from krun_launch.errors import Denied, Misconfigured
 from krun_launch.facts import Facts
 from krun_launch.identity import PROXY
 from krun_launch.mesh_names import VIRTUAL_RANGE
+from krun_launch.record import Record
 
 CAPTURED = "captured"
 WHITEBOX = "whitebox"
@@ -31,8 +31,7 @@ DEFAULT_RANGE = "10.0.0.0/8"  # where clusters have their services and pods, mos
 HINT = "krun-iptables needs root and NET_ADMIN (docker run --cap-add NET_ADMIN); `krun` runs it"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Interception:
+class Interception(Record):
     """``way`` is CAPTURED or WHITEBOX; ``is_second_best`` when rules were tried for and could not be."""
 
     way: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from krun_launch import environments, identity, interception, istio_agent, istio_settings, served
@@ -50,16 +49,14 @@ def plan(
     chosen = interception.choose(env, facts=facts, has_agent=True)
     is_captured = chosen.way == CAPTURED
     istio = istio_settings.settings(env, run_dir=run_dir / FOLDER, instance=facts.instance, is_captured=is_captured)
-    app = app and replace(
-        app, env=environments.app(app.env, settings=settings, is_captured=is_captured, has_agent=True)
-    )
+    app = app and app.but(env=environments.app(app.env, settings=settings, is_captured=is_captured, has_agent=True))
     sees = environments.app(env, settings=settings, is_captured=is_captured, has_agent=True)
     is_relayed = is_captured and interception.relays_names(env, facts=facts)
     warnings: tuple[str, ...] = ()
     if is_relayed and settings.restarts:
         # Started again, it would read in the resolver's file that it is to ask the relay, which asks it.
         warnings = ("KRUN_RESTARTS is not kept beside Docker's resolver: an agent that dies ends the workload",)
-        settings = replace(settings, restarts=0)
+        settings = settings.but(restarts=0)
     around = served.served(env, app=app, facts=facts)
     token = None if facts.has_token else _token(env, istio=istio, settings=settings, facts=facts)
     files, override = _files(env, istio=istio, facts=facts)
@@ -160,7 +157,7 @@ def _agent_steps(
     )
     complaints = istio.run_dir.parent / COMPLAINTS
     return (
-        Step(name="agent", part=AGENT, start=replace(agent, folder=str(istio.run_dir), complaints=complaints)),
+        Step(name="agent", part=AGENT, start=agent.but(folder=str(istio.run_dir), complaints=complaints)),
         Step(
             name="agent ready",
             part=AGENT,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from krun_launch import workload
 from krun_launch.contract import PORTS
 from krun_launch.errors import Misconfigured
+from krun_launch.record import NONE, Record
 from krun_launch.settings import APP_PROTOCOLS, is_port, names_control_plane, one_of
 
 # What is read here: contract.py declares it for the package.
@@ -54,8 +54,7 @@ POD = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TcpService:
+class TcpService(Record):
     """A port on loopback that leads to one TCP service of the mesh."""
 
     port: int
@@ -63,8 +62,7 @@ class TcpService:
     target_port: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class IstioSettings:
+class IstioSettings(Record):
     """Settings, checked: every field can be written into a file of the agent or of Envoy as it is.
 
     ``run_dir`` is the agent's working directory: what it and Envoy call ``./``.
@@ -87,8 +85,8 @@ class IstioSettings:
     grpc_port: int
     app_protocol: str
     is_captured: bool
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = NONE
+    annotations: Mapping[str, str] = NONE
     tcp_services: tuple[TcpService, ...] = ()
     admin_port: int = ADMIN_PORT
     proxy_port: int = PROXY_PORT

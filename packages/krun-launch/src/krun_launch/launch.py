@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from krun_launch import envjson, facts, rundir, signals
 from krun_launch.errors import Misconfigured
 from krun_launch.facts import Facts
 from krun_launch.plan import Plan, plan
+from krun_launch.record import Record
 from krun_launch.settings import seconds
 from krun_launch.signals import Signals
 from krun_launch.spawn import INHERIT, NULL
@@ -29,8 +29,7 @@ log = logging.getLogger(__name__)
 STDIN = "-"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(Record):
     """What the command line asks for; ``flags`` are variables that were given as flags."""
 
     app: tuple[str, ...]

@@ -6,20 +6,18 @@ import math
 import os
 import select
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from krun_launch.record import Record
 from krun_launch.signals import Signals
 
 
-@dataclass(frozen=True, kw_only=True)
-class Signalled:
+class Signalled(Record):
     """A signal came."""
 
     number: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Died:
+class Died(Record):
     """A process below us ended; status as a shell gives it, 128+N after signal N."""
 
     pid: int

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from krun_launch.expiry import Life, stamp
+from krun_launch.record import Record
 from krun_launch.tasks import Count
 
 
-@dataclass(frozen=True, kw_only=True)
-class State:
+class State(Record):
     """All that is told; ``lives`` are those of credentials by name, None where there is none to be read."""
 
     mode: str

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import click
 
 from krun_launch.errors import Misconfigured
 from krun_launch.facts import Facts
 from krun_launch.interception import CAPTURED, WHITEBOX
+from krun_launch.record import Record
 from krun_launch.settings import names_control_plane
 
 AUTO = "auto"
@@ -22,8 +22,7 @@ WAYS = (CAPTURED, WHITEBOX)
 MODES = (AUTO, *WAYS, STATIC, PROXYLESS, NONE)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
+class Choice(Record):
     """The mode, and why it is this one."""
 
     mode: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import time
-from dataclasses import replace
 
 from krun_launch.errors import DeadlinePassed, Denied, Exit, Failure, Malformed, Misconfigured, Unreachable
 from krun_launch.loop import Loop
@@ -39,7 +38,7 @@ class OneShot:
         self._reader, writer = os.pipe()
         os.set_blocking(self._reader, False)
         try:
-            parts.start(replace(spec, stderr=writer))
+            parts.start(spec.but(stderr=writer))
         except BaseException:
             os.close(self._reader)
             raise

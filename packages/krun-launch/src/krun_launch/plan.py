@@ -6,13 +6,13 @@ Pure: the environment, the application's argv and what was found on the machine 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from krun_launch import environments, identity, mode
 from krun_launch.errors import Misconfigured
 from krun_launch.facts import Facts
+from krun_launch.record import NONE, Record
 from krun_launch.settings import Settings, settings
 from krun_launch.spawn import GROUP, INHERIT, NULL, SESSION, SHARED, ProcessSpec
 
@@ -32,8 +32,7 @@ CERTIFICATE = "certificate"
 KILL = 9  # SIGKILL
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
+class Step(Record):
     """One step of the start: a process to start, something to check or to wait for; the next waits until it is done."""
 
     name: str
@@ -48,8 +47,7 @@ class Step:
     diagnosis: Diagnosis | None = None  # what tells why nothing came of the wait
 
 
-@dataclass(frozen=True, kw_only=True)
-class Port:
+class Port(Record):
     """A port that must be free before anything starts."""
 
     name: str
@@ -59,16 +57,14 @@ class Port:
     is_idle: bool = False  # nobody listens there now: it is kept for who may
 
 
-@dataclass(frozen=True, kw_only=True)
-class Certificates:
+class Certificates(Record):
     """Where a workload's certificates come from, and what they must be."""
 
     source: Path
     trust_domain: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Diagnosis:
+class Diagnosis(Record):
     """What tells why a proxy did not become ready: its own words, and whether the control plane can be reached."""
 
     log: Path  # the agent's last complaints
@@ -77,8 +73,7 @@ class Diagnosis:
     token: str  # for whom and by whom the token is, in words
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
+class Task(Record):
     """A process that is run again and again while all goes on; its failure is a warning, never the end."""
 
     name: str
@@ -88,8 +83,7 @@ class Task:
     renews: str = ""  # the credential that it keeps good: run at 80 % of its life, when that comes first
 
 
-@dataclass(frozen=True, kw_only=True)
-class Credential:
+class Credential(Record):
     """A file with an end: its age is told, its content never. ``kind`` is TOKEN, ROOT or CERTIFICATE."""
 
     name: str
@@ -97,8 +91,7 @@ class Credential:
     kind: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Roots:
+class Roots(Record):
     """The roots by which the control plane is known, and where the agent puts the mesh's, old and new ones."""
 
     file: Path
@@ -106,8 +99,7 @@ class Roots:
     owner: int | None = None  # who is to own the file (None: we)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scopes:
+class Scopes(Record):
     """Envoy's file of the ports that the mesh has, and whom to ask for them while it runs."""
 
     host: str
@@ -116,8 +108,7 @@ class Scopes:
     owner: int | None = None  # who is to own the file (None: we)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Record):
     """All that the supervisor needs to know."""
 
     mode: str
@@ -126,13 +117,13 @@ class Plan:
     run_dir: Path
     steps: tuple[Step, ...]
     has_app: bool
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = NONE
     ports: tuple[Port, ...] = ()
     certificates: Certificates | None = None
     owner: int | None = None  # whose the files and folders are, when they are not ours
     folders: tuple[str, ...] = ()  # below the run folder, in which the owner itself may write
     shared: tuple[str, ...] = ()  # the same, in which the owner may only read
-    links: Mapping[str, str] = field(default_factory=dict)  # below the run folder, to files of others
+    links: Mapping[str, str] = NONE  # below the run folder, to files of others
     tasks: tuple[Task, ...] = ()
     credentials: tuple[Credential, ...] = ()
     scopes: Scopes | None = None
@@ -221,7 +212,7 @@ def helper(
 def _none(app: ProcessSpec | None, *, settings: Settings, reason: str, run_dir: Path) -> Plan:
     if app is None:
         raise Misconfigured(f"mode none ({reason}) without an application: nothing to run", hint="krun-launch -- APP")
-    process = replace(app, env=environments.untouched(app.env))
+    process = app.but(env=environments.untouched(app.env))
     return Plan(
         mode=mode.NONE,
         reason=reason,

@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from krun_launch.errors import Misconfigured
 from krun_launch.mesh_names import VIRTUAL
+from krun_launch.record import Record
 
 FILE = "/etc/resolv.conf"
 MARK = "# krun-launch answers names of the mesh; what was here before, line by line:"
@@ -24,8 +24,7 @@ DOCKERS = "127.0.0.11"
 LIMIT = 1 << 16  # bytes; a resolver's file has some hundred
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resolver:
+class Resolver(Record):
     """What the file says."""
 
     servers: tuple[str, ...]

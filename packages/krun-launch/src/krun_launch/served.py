@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from krun_launch import environments, identity
 from krun_launch.contract import PORTS
@@ -11,13 +10,13 @@ from krun_launch.errors import Misconfigured
 from krun_launch.facts import Facts
 from krun_launch.interception import Interception
 from krun_launch.plan import APP, HBONED, SSHD, Port, Step, helper
+from krun_launch.record import Record
 from krun_launch.settings import Settings
 from krun_launch.spawn import ProcessSpec
 from krun_launch.startup_probe import Probe, app_probe
 
 
-@dataclass(frozen=True, kw_only=True)
-class Served:
+class Served(Record):
     """What is there of it; programs are None when they are not there or not wanted."""
 
     app: ProcessSpec | None

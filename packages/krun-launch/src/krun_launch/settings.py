@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from krun_launch.contract import PORTS
 from krun_launch.errors import Misconfigured
+from krun_launch.record import Record
 
 DEFAULT_CERTS = "/var/run/secrets/workload-spiffe-credentials"
 """Where GKE mounts workload certificates, and where the original looks."""
@@ -18,8 +18,7 @@ AUTO, HTTP1, H2C = "auto", "http1", "h2c"
 APP_PROTOCOLS = (AUTO, HTTP1, H2C)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Record):
     """Times in seconds; ``port`` is hboned's, ``app_port`` the application's."""
 
     loopback: str

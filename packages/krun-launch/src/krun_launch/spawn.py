@@ -11,11 +11,11 @@ import os
 import signal
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from krun_launch import prctl
 from krun_launch.errors import Exit, Failure
+from krun_launch.record import Record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,8 +44,7 @@ class CannotRun(Failure):
     exit_code: ClassVar[int] = Exit.CANNOT_RUN
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProcessSpec:
+class ProcessSpec(Record):
     """A process to start. ``death_signal`` reaches it when we die; stdout of a helper goes to our stderr.
 
     With ``notifies`` it is given a pipe, and its number in KRUN_NOTIFY_FD. Without ``identity`` it runs as we do.
@@ -70,7 +69,7 @@ class ProcessSpec:
     def notifying(self, writer: int) -> ProcessSpec:
         """The same, with this end of a pipe to write to."""
         env = {**self.env, "KRUN_NOTIFY_FD": str(writer)}
-        return replace(self, env=env, inherited_fds=(*self.inherited_fds, writer))
+        return self.but(env=env, inherited_fds=(*self.inherited_fds, writer))
 
 
 def spawn(spec: ProcessSpec) -> int:
@@ -86,7 +85,7 @@ def spawn(spec: ProcessSpec) -> int:
 
         log = agent_log.relayed(spec.complaints, owner=spec.identity.uid if spec.identity else None)
         try:
-            return spawn(replace(spec, stderr=log, complaints=None))
+            return spawn(spec.but(stderr=log, complaints=None))
         finally:
             os.close(log)
     reader, writer = os.pipe()

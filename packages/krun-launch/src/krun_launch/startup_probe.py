@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from krun_launch.errors import Misconfigured
+from krun_launch.record import Record
 from krun_launch.settings import Settings, is_port
 
 
-@dataclass(frozen=True, kw_only=True)
-class Probe:
+class Probe(Record):
     """What shows that a part is up: a TCP connection, or with a path an HTTP answer of 200 to 399."""
 
     host: str

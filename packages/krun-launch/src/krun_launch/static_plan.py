@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from krun_launch import environments, identity, interception, names_steps, resolver, served, static_envoy
@@ -28,7 +27,7 @@ def plan(
     static = static_envoy.settings(env, run_dir=run_dir, is_captured=is_captured)
     # Whoever cannot run parts as other users runs all as himself.
     is_split = not facts.cannot_switch
-    app = app and replace(app, env=environments.app(app.env, settings=settings, is_captured=is_captured))
+    app = app and app.but(env=environments.app(app.env, settings=settings, is_captured=is_captured))
     around = served.served(env, app=app, facts=facts)
     sees = environments.app(env, settings=settings, is_captured=is_captured)
     return Plan(

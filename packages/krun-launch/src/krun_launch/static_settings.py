@@ -5,12 +5,12 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from krun_launch import workload
 from krun_launch.contract import PORTS
 from krun_launch.errors import Misconfigured
+from krun_launch.record import Record
 from krun_launch.settings import APP_PROTOCOLS, one_of
 
 # What is read here: contract.py declares it for the package.
@@ -41,8 +41,7 @@ HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\.?")
 LOG_LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
 
 
-@dataclass(frozen=True, kw_only=True)
-class StaticSettings:
+class StaticSettings(Record):
     """Static mode's settings, checked: every field can be written into Envoy's bootstrap as it is."""
 
     run_dir: Path

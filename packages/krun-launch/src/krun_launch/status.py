@@ -7,9 +7,9 @@ import select
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from krun_launch.loop import Loop
+from krun_launch.record import Record
 
 REQUEST_LIMIT = 8192  # bytes
 PATIENCE = 5.0  # seconds for one request
@@ -19,8 +19,7 @@ JSON, TEXT = "application/json", "text/plain; version=0.0.4; charset=utf-8"
 QUIT = b"/quitquitquit"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pages:
+class Pages(Record):
     """What is served: the state as JSON, the metrics as text, and what ends all."""
 
     state: Callable[[], Mapping[str, object]]

@@ -12,7 +12,6 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from krun_launch import below, prctl, signals
@@ -20,6 +19,7 @@ from krun_launch.errors import Failure, Misconfigured, Unreachable
 from krun_launch.loop import Died, Loop, Signalled
 from krun_launch.parts import Parts, ending_of
 from krun_launch.plan import AGENT, APP, ENVOY, HBONED, SSHD, Plan
+from krun_launch.record import Record
 from krun_launch.signals import ENDING, HARMLESS, Signals
 from krun_launch.spawn import SHARED, CannotRun, NotFound, ProcessSpec
 from krun_launch.start import Start
@@ -36,8 +36,7 @@ RESTARTABLE = (ENVOY, AGENT)
 MOMENT = 0.1  # seconds
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cause:
+class Cause(Record):
     """Why all ends: a signal, a failure, or (neither) the end of the application."""
 
     reason: str

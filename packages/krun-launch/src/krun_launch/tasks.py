@@ -10,11 +10,11 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from krun_launch.errors import Failure
 from krun_launch.expiry import stamp
+from krun_launch.record import Record
 
 if TYPE_CHECKING:
     from krun_launch.expiry import Life
@@ -37,22 +37,21 @@ def pause(task: Task, *, failures: int, draw: float) -> float:
     return whole * (1 - JITTER * draw)
 
 
-@dataclass(kw_only=True)
 class _Entry:
     """One task: when it is due, what runs, and how it went so far."""
 
-    task: Task
-    due: float
-    due_by_wall: float | None = None  # when the credential that it renews gets old
-    shot: OneShot | None = None
-    began: float = 0.0
-    failures: int = 0  # in a row
-    succeeded: int = 0
-    failed: int = 0
+    def __init__(self, *, task: Task, due: float) -> None:
+        self.task = task
+        self.due = due
+        self.due_by_wall: float | None = None  # when the credential that it renews gets old
+        self.shot: OneShot | None = None
+        self.began = 0.0
+        self.failures = 0  # in a row
+        self.succeeded = 0
+        self.failed = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Count:
+class Count(Record):
     """How often a task went well, and how often it did not."""
 
     name: str
