@@ -376,7 +376,7 @@ def test_istiod_that_is_not_there_at_the_start_is_told_in_time(world: World) -> 
             place.resolver(mesh_cluster.OUTSIDE_RESOLVER)
             env = mesh_workload.environment(world.cluster, place, name="a", namespace=world.namespace, account=ACCOUNT)
             argv = ["--", *mesh_workload.application("a")]
-            env |= {"KRUN_READY_TIMEOUT": "5"}
+            env |= {"KRUN_READY_TIMEOUT": "15"}
             with mesh_workload.started(place, argv, env=env) as running:
                 assert running.wait(timeout=60) in (69, 75)
                 error = running.stderr.splitlines()[-2]

@@ -156,10 +156,10 @@ def test_egress_probe_that_is_answered_lets_the_application_start(mode: str, wor
 
 @pytest.mark.parametrize("mode", ["captured", "whitebox"])
 def test_egress_probe_that_is_not_answered_is_75_and_the_application_never_starts(mode: str, world: World) -> None:
-    env = {"KRUN_MODE": mode, "KRUN_EGRESS_PROBE": "http://web:8080/status/503", "KRUN_EGRESS_PROBE_TIMEOUT": "1"}
+    env = {"KRUN_MODE": mode, "KRUN_EGRESS_PROBE": "http://web:8080/status/503", "KRUN_EGRESS_PROBE_TIMEOUT": "5"}
     with unready(world, **env) as running:
         assert running.wait() == 75
-        assert "egress probe: http://web:8080/status/503: no good answer within 1 s: HTTP 503" in running.stderr
+        assert "egress probe: http://web:8080/status/503: no good answer within 5 s: HTTP 503" in running.stderr
         assert "app listens" not in running.stdout
 
 
