@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from krun_testbed import mesh_agent, mesh_grpc, mesh_workload
+from krun_testbed import mesh_agent, mesh_grpc, mesh_pod, mesh_postgres, mesh_workload
 from krun_testbed.mesh_captured import World
 from krun_testbed.mesh_grpc import PIECE, PIECES
 
@@ -67,3 +67,21 @@ def test_many_requests_on_one_connection_are_each_led_by_themselves(world: World
     urls = [f"http://{name}:8080/" for name in ("web", "other", "bare") for _ in range(3)]
     lines = world.a.curl("--write-out", "\n", *urls).splitlines()
     assert [json.loads(line)["name"] for line in lines] == ["web"] * 3 + ["other"] * 3 + ["bare"] * 3
+
+
+if mesh_postgres.PROGRAMS:
+
+    def test_a_real_database_is_used_by_its_name_over_mutual_tls(world: World) -> None:
+        """PostgreSQL's client speaks first, then its server: a protocol that is none of HTTP's."""
+        with (
+            world.cluster.pod("db", namespace=world.namespace, service=False) as db,
+            mesh_postgres.postgres(db.place),
+        ):
+            world.cluster.service("db", db, namespace=world.namespace, ports={"tcp-postgres": (5432, 5432)})
+            mesh_pod.wait_until_served(world.a.place, db.place.address)
+            world.cluster.settle(db.place, world.a.place, namespace=world.namespace)
+            query = "create table t as select generate_series(1, 100000) n; select sum(n) from t"
+            psql = mesh_postgres.psql(f"db.{world.namespace}")
+            done = world.a.place.run(*mesh_workload.as_app(*psql, "-Atc", query))
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.split()[-1] == "5000050000"

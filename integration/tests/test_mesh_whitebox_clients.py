@@ -30,6 +30,12 @@ import sys, urllib.request
 for url in sys.argv[1:]:
     print(urllib.request.urlopen(url, timeout=20).read().decode())
 """
+REQUESTS = """
+import sys, requests
+with requests.Session() as session:
+    for url in sys.argv[1:]:
+        print(session.get(url, timeout=20).text)
+"""
 GO = """
 package main
 
@@ -137,6 +143,10 @@ def python(folder: Path) -> list[str]:
     return [sys.executable, "-I", "-c", PYTHON]
 
 
+def python_requests(folder: Path) -> list[str]:
+    return [sys.executable, "-I", "-c", REQUESTS]
+
+
 def go(folder: Path) -> list[str]:
     (folder / "main.go").write_text(GO)
     go_build.build(["-o", str(folder / "calls")], str(folder / "main.go"), folder=folder, what="a client")
@@ -162,6 +172,7 @@ def java(folder: Path) -> list[str]:
 CLIENTS: dict[str, Callable[[Path], list[str]]] = {
     "curl": curl,
     "python": python,
+    "requests": python_requests,
     "go": go,
     **({"node": node} if shutil.which("node") else {}),
     **({"java": java} if shutil.which("java") and shutil.which("keytool") else {}),
@@ -180,7 +191,7 @@ def test_a_client_calls_the_mesh_and_the_world_with_the_applications_environment
         path.chmod(0o755)
     # How each is told of a root that is not the system's.
     root = str(folder / "root.pem")
-    trust = {"CURL_CA_BUNDLE": root, "SSL_CERT_FILE": root, "NODE_EXTRA_CA_CERTS": root}
+    trust = {"CURL_CA_BUNDLE": root, "SSL_CERT_FILE": root, "REQUESTS_CA_BUNDLE": root, "NODE_EXTRA_CA_CERTS": root}
     environment = {**scene.outsider.environment(), **trust}
     urls = [
         "http://web:8080/a",

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from krun_testbed import components, mesh_objects, mesh_pod, mesh_whitebox, mesh_workload, processes
+from krun_testbed import components, mesh_objects, mesh_pod, mesh_postgres, mesh_whitebox, mesh_workload, processes
 from krun_testbed.certificates import Authority
 from krun_testbed.mesh_cluster import Cluster
-from krun_testbed.mesh_network import Place
-
-POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 
 
 def refused(tmp_path: Path, tcp: str, *arguments: str, **env: str) -> str:
@@ -64,23 +58,7 @@ def test_a_port_that_somebody_has_is_refused_by_name_and_holder(tmp_path: Path) 
     assert "set KRUN_TCP" in said
 
 
-@contextlib.contextmanager
-def postgres(place: Place) -> Iterator[None]:
-    """A database server, as its own user, at 5432."""
-    programs, data = POSTGRES[-1].parent, place.folder / "data"
-    data.mkdir()
-    os.chown(data, mesh_workload.APP_USER, mesh_workload.APP_USER)
-    made = place.run(*mesh_workload.as_app(str(programs / "initdb"), "-A", "trust", "-U", "app", "-D", str(data)))
-    assert made.returncode == 0, made.stderr
-    # Where a sidecar's connections come from.
-    (data / "pg_hba.conf").write_text("host all all 127.0.0.6/32 trust\n")
-    argv = [str(programs / "postgres"), "-D", str(data), "-h", "0.0.0.0", "-k", "", "-c", "fsync=off"]
-    with processes.start(place.inside(mesh_workload.as_app(*argv))) as running:
-        running.wait_for("ready to accept connections")
-        yield
-
-
-if POSTGRES:  # of this machine; in containers it is Redis
+if mesh_postgres.PROGRAMS:
 
     @pytest.mark.mesh
     @pytest.mark.timeout(300)
@@ -89,18 +67,18 @@ if POSTGRES:  # of this machine; in containers it is Redis
         cluster.apply(mesh_objects.strict(), namespace=namespace)
         with (
             cluster.pod("db", namespace=namespace, service=False) as db,
-            postgres(db.place),
+            mesh_postgres.postgres(db.place),
             mesh_whitebox.outsider(cluster, namespace=namespace, KRUN_TCP="6432=db:5432") as outsider,
         ):
             cluster.service("db", db, namespace=namespace, ports={"tcp-postgres": (5432, 5432)})
             mesh_pod.wait_until_served(outsider.place, db.place.address)
             cluster.settle(db.place, outsider.place, namespace=namespace)
-            psql = [str(POSTGRES[-1].parent / "psql"), "-h", "127.0.0.1", "-p", "6432", "-U", "app", "-d", "postgres"]
+            psql = mesh_postgres.psql("127.0.0.1", port=6432)
             query = "create table t as select generate_series(1, 100000) n; select sum(n) from t"
             done = outsider.place.run(*mesh_workload.as_app(*psql, "-Atc", query))
             assert done.returncode == 0, done.stderr
             assert done.stdout.split()[-1] == "5000050000"
             # The server knows our identity by its sidecar alone: nobody comes in plain.
             with cluster.network.place() as stranger:
-                there = [*psql[:2], db.place.address, "-p", "5432", *psql[5:]]
+                there = mesh_postgres.psql(db.place.address)
                 assert stranger.run(*mesh_workload.as_app(*there, "-Atc", "select 1")).returncode != 0
