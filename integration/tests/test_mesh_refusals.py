@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import re
 import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -123,6 +125,32 @@ def test_control_plane_that_says_nothing(cluster: Cluster, place: Place, namespa
     assert end.status == DEADLINE
     assert end.cause == f"the control plane {address}:15099 has said nothing to pilot-agent within 4 s"
     assert "KRUN_READY_TIMEOUT" in end.hint
+
+
+@pytest.mark.parametrize(("age", "life", "word"), [(-1, 2, "before"), (2, -1, "after")], ids=["early", "late"])
+def test_control_plane_whose_certificate_is_not_valid_by_our_clock(
+    cluster: Cluster, place: Place, namespace: str, authority: Authority, age: int, life: int, word: str
+) -> None:
+    """As it is on a machine whose clock is days behind, or ahead."""
+    pair = authority.server(hosts=(istiod.SAN,), age=datetime.timedelta(days=age), life=datetime.timedelta(days=life))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    (place.folder / "server.pem").write_bytes(pair.chain + pair.key)
+    context.load_cert_chain(place.folder / "server.pem")
+    context.set_alpn_protocols(["h2"])
+
+    def shake_hands(connected: socket.socket) -> None:
+        with contextlib.suppress(OSError), context.wrap_socket(connected, server_side=True) as stream:
+            silent(stream)
+
+    address = cluster.network.free()
+    cluster.network.own(address)
+    with mesh_sockets.serving(cluster.network.hub.listener(address, 15099), shake_hands):
+        env = {"XDS_ADDR": f"{address}:15099", "CAROOT_ISTIOD": authority.root.decode()}
+        end = refused(cluster, place, namespace=namespace, env=env)
+    assert end.status == MISCONFIGURED
+    assert f"the control plane {address}:15099 is not valid by our clock: current time " in end.cause
+    assert f" is {word} " in end.cause
+    assert "clock" in end.hint
 
 
 def silent(connected: socket.socket) -> None:

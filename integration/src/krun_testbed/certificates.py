@@ -72,10 +72,10 @@ class Authority:
         """A workload's certificate: one URI SAN, for both ends of mTLS. A negative ``life`` has expired already."""
         return self._issue(common_name="", names=[x509.UniformResourceIdentifier(spiffe_id)], life=life, age=age)
 
-    def server(self, *, hosts: tuple[str, ...]) -> Pair:
-        """A server's certificate for host names and IP addresses."""
+    def server(self, *, hosts: tuple[str, ...], life: datetime.timedelta = DAY, age: datetime.timedelta = DAY) -> Pair:
+        """A server's certificate for host names and IP addresses. One of a negative ``age`` begins in the future."""
         names = [_general_name(host) for host in hosts]
-        return self._issue(common_name=hosts[0], names=names, life=DAY, age=DAY)
+        return self._issue(common_name=hosts[0], names=names, life=life, age=age)
 
     def _issue(
         self, *, common_name: str, names: list[x509.GeneralName], life: datetime.timedelta, age: datetime.timedelta
