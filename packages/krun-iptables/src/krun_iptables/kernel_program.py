@@ -58,19 +58,24 @@ class Program:
     def __init__(self, argv: Sequence[str], *, stdin: int, more: Sequence[int] = ()) -> None:
         """Start it; ``more`` are files that it gets as its descriptors from 3 on. Raises Unreachable."""
         self.name = argv[0]
-        self._stderr = os.memfd_create("stderr")
-        self._stdout, writes = os.pipe()
-        files = (stdin, writes, self._stderr, *more)
-        places = [(os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate(files)]
+        self._files: list[int] = []
         try:
+            self._stderr = self._kept(os.memfd_create("stderr"))
+            self._stdout, writes = map(self._kept, os.pipe())
+            files = (stdin, writes, self._stderr, *more)
+            places = [(os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate(files)]
             # Its messages are read. A group of its own, so that what a script has started ends with it.
             environment = {**os.environ, "LC_ALL": "C"}
             self._pid = os.posix_spawn(argv[0], list(argv), environment, file_actions=places, setpgroup=0)
         except OSError as error:
             self.close()
-            raise Unreachable(f"{argv[0]} cannot be started: {error.strerror}", hint="is the package whole?") from None
-        finally:
-            os.close(writes)
+            raise not_started(argv[0], error) from None
+        self._files.remove(writes)
+        os.close(writes)
+
+    def _kept(self, file: int) -> int:
+        self._files.append(file)
+        return file
 
     def finish(self) -> Done:
         """Wait for its end. Raises DeadlinePassed."""
@@ -89,8 +94,8 @@ class Program:
 
     def close(self) -> None:
         """Close what is read of it."""
-        os.close(self._stdout)
-        os.close(self._stderr)
+        while self._files:
+            os.close(self._files.pop())
 
 
 def run(argv: Sequence[str], text: str = "") -> Done:
@@ -99,23 +104,26 @@ def run(argv: Sequence[str], text: str = "") -> Done:
     Raises:
         DeadlinePassed, Unreachable: it has not ended in time, or cannot be started.
     """
-    stdin = memory(text)
+    stdin = -1
     try:
+        stdin = os.memfd_create("text")
+        fill(stdin, text)
         program = Program(argv, stdin=stdin)
+    except OSError as error:
+        raise not_started(argv[0], error) from None
     finally:
-        os.close(stdin)
+        if stdin >= 0:
+            os.close(stdin)
     return program.finish()
 
 
-def memory(text: str = "") -> int:
-    """A file in memory with a text, to be read from its start."""
-    file = os.memfd_create("text")
-    fill(file, text)
-    return file
+def not_started(name: str, error: OSError) -> Unreachable:
+    """The failure that it is."""
+    return Unreachable(f"{name} cannot be started: {error.strerror}", hint="is the package whole?")
 
 
 def fill(file: int, text: str) -> None:
-    """Write a text into an empty file, and go back to its start."""
+    """Write a text into an empty file, and go back to its start. Raises OSError."""
     os.write(file, text.encode(errors="surrogateescape"))
     os.lseek(file, 0, os.SEEK_SET)
 

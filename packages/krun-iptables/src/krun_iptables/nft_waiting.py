@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 
-from krun_iptables.kernel_program import Program, fill, find
+from krun_iptables.errors import Unreachable
+from krun_iptables.kernel_program import Program, fill, find, not_started
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,26 +21,46 @@ STDIN = "/dev/stdin"
 
 
 class Waiting:
-    """Starts one, where there is an nft."""
+    """Starts one, where there is an nft, and nothing is in the way: else another is started later, which says why."""
 
     def __init__(self) -> None:
         path = find("nft")
-        self.is_there = bool(path)
+        self.is_there = False
+        self._files: list[int] = []
         if not path:
             return
-        self._text = os.memfd_create("text")
-        reads, self._line = os.pipe()
         try:
-            self._program = Program([path, "-f", "-"], stdin=reads, more=(self._text,))
-        finally:
-            os.close(reads)
+            self._text = os.memfd_create("text")
+            self._files.append(self._text)
+            reads, self._line = os.pipe()
+            self._files.append(self._line)
+            try:
+                self._program = Program([path, "-f", "-"], stdin=reads, more=(self._text,))
+            finally:
+                os.close(reads)
+        except (OSError, Unreachable):
+            self._leave()
+            return
+        self.is_there = True
 
     def put(self, text: str) -> Done:
-        """Give it the text, and wait for its end; its messages name a line of that text. Raises DeadlinePassed."""
-        fill(self._text, text)
-        os.write(self._line, LINE)
+        """Give it the text, and wait for its end; its messages name a line of that text.
+
+        Raises:
+            DeadlinePassed, Unreachable: it has not ended in time, or cannot be given it.
+        """
+        is_told = True
+        try:
+            fill(self._text, text)
+            os.write(self._line, LINE)
+        except BrokenPipeError:
+            is_told = False  # it has ended by itself, and said why
+        except OSError as error:
+            raise not_started("nft", error) from None
         self._leave()
         done = self._program.finish()
+        if not is_told and not done.status:
+            raise Unreachable("nft ended before it was told anything", hint="is the package whole?")
         lines = (line for line in done.complained.splitlines() if not line.startswith("In file included from "))
         return done.but(complained="\n".join(lines).replace(TEXT, STDIN))
 
@@ -51,5 +72,5 @@ class Waiting:
 
     def _leave(self) -> None:
         self.is_there = False
-        os.close(self._line)
-        os.close(self._text)
+        while self._files:
+            os.close(self._files.pop())
