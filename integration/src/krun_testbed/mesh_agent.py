@@ -58,10 +58,12 @@ def config(place: Place) -> str:
     return mesh_call.admin(place, "/config_dump?include_eds").body.decode()
 
 
-def wait_for_config(place: Place, pattern: str) -> None:
+def wait_for_config(place: Place, pattern: str, *, timeout: float = processes.WAIT) -> None:
     """Wait until a proxy's configuration has what the regular expression says."""
     processes.wait_until(
-        lambda: re.search(pattern, config(place)) is not None, what=f"{pattern} is in the proxy's configuration"
+        lambda: re.search(pattern, config(place)) is not None,
+        what=f"{pattern} is in the proxy's configuration",
+        timeout=timeout,
     )
 
 

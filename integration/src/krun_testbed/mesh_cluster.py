@@ -21,6 +21,7 @@ from krun_testbed.mesh_pod import Pod
 
 OUTSIDE_RESOLVER = "203.0.113.53"  # of workloads outside: it knows no name of the cluster
 SUFFIX = "svc.cluster.local"
+BACK = 90.0  # seconds: an agent whose istiod was gone asks again after half a minute or more
 USUAL = "10.96.64.0/20"  # in the first range, and of ours to give
 FURTHER = "172.30.0.0/24"  # a second range of services, outside of 10.0.0.0/8
 
@@ -51,7 +52,7 @@ class Cluster:
         marker = mesh_objects.service_entry(host.partition(".")[0], hosts=[host], ports={"tcp": (9, "TCP")})
         (made,) = self.apply(marker, namespace=namespace)
         for place in places:
-            mesh_agent.wait_for_config(place, host)
+            mesh_agent.wait_for_config(place, host, timeout=BACK)
         self.kubernetes.admin.delete(self.kubernetes.admin.path_of(made))
 
     def service(
