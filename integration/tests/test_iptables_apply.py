@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -123,6 +124,16 @@ def test_other_settings_replace_ours_and_nothing_else(
         applied(workload, *way, *SETTINGS[other], *reconcile)
         after = applied(workload, *way, *SETTINGS[name], *reconcile)
         assert (after.ours, after.routes, after.others) == (alone.ours, alone.routes, alone.others), other
+
+
+def test_another_mark_keeps_the_table_that_both_lead_to(workload: Namespace, way: tuple[str, ...]) -> None:
+    flags = ("--dual-stack", "-m", "TPROXY", "-b", "*")
+    alone = applied(workload, *way, *flags, "-t", "77").routes
+    assert "default" in alone
+    applied(workload, *way, *flags)
+    after = applied(workload, *way, *flags, "-t", "77").routes
+    # The kernel chooses the place of a rule.
+    assert re.sub(r"^\d+:", "", after, flags=re.M) == re.sub(r"^\d+:", "", alone, flags=re.M)
 
 
 def test_ipv6_that_is_off_now_leaves_no_rules_of_it(workload: Namespace, way: tuple[str, ...]) -> None:

@@ -139,8 +139,11 @@ def remove(there: Standing, *, but: Routes = NOTHING, kept: Standing | None = No
             continue
         message = _rule(rule.family, rule.mark, rule.table, priority=rule.priority)
         _tell(f"rule {rule.text}", DELETE_RULE, message, unless=(errno.ENOENT,))
-        route = _route(rule.family, rule.table)
-        _tell(f"route of table {rule.table}", DELETE_ROUTE, route, unless=(errno.ESRCH, errno.ENOENT))
+        # Another mark may lead to the same table.
+        needs = but.mark is not None and but.table == rule.table and (rule.family == AF_INET or but.ipv6)
+        if not needs and not any((one.family, one.table) == (rule.family, rule.table) for one in kept.rules):
+            route = _route(rule.family, rule.table)
+            _tell(f"route of table {rule.table}", DELETE_ROUTE, route, unless=(errno.ESRCH, errno.ENOENT))
         removed = True
     if there.address and not but.ipv6 and not kept.address:
         _tell(f"address {ENVOY}/128 on lo", DELETE_ADDRESS, _address(), unless=(errno.EADDRNOTAVAIL,))
