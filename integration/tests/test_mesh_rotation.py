@@ -366,7 +366,7 @@ def test_istiod_that_goes_is_missed_by_nobody_and_renews_when_it_comes_back(worl
             world.cluster.istiod.start()
             processes.wait_until(lambda: certificate(a) not in ("", before), what="a new certificate", timeout=LONG)
             # What was applied meanwhile arrives.
-            world.cluster.settle(a.place, world.web.place, namespace=world.namespace)
+            world.cluster.settle(a.place, world.web.place, namespace=world.namespace, timeout=mesh_cluster.BACK)
 
 
 def test_istiod_that_is_not_there_at_the_start_is_told_in_time(world: World) -> None:

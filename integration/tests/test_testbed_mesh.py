@@ -11,7 +11,7 @@ import pytest
 from krun_testbed import istio_build, istiod, mesh_agent, mesh_app, mesh_call, mesh_gate, mesh_objects, mesh_pod
 from krun_testbed.components import Missing
 from krun_testbed.mesh_agent import Identity
-from krun_testbed.mesh_cluster import Cluster
+from krun_testbed.mesh_cluster import BACK, Cluster
 from krun_testbed.mesh_network import Place
 
 pytestmark = [pytest.mark.mesh, pytest.mark.timeout(300)]
@@ -175,5 +175,5 @@ def test_istiod_goes_and_comes_back_with_the_same_root(cluster: Cluster) -> None
         finally:
             cluster.istiod.start()
         assert cluster.istiod.root() == root
-        cluster.settle(other.place, namespace=namespace)
+        cluster.settle(other.place, namespace=namespace, timeout=BACK)
         assert mesh_call.admin(other.place, "/healthz/ready", port=15021).status == 200

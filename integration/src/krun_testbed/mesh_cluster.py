@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from krun_testbed import istiod as istiod_server
-from krun_testbed import mesh_agent, mesh_dns, mesh_gate, mesh_network, mesh_objects, mesh_pod
+from krun_testbed import mesh_agent, mesh_dns, mesh_gate, mesh_network, mesh_objects, mesh_pod, processes
 from krun_testbed.istiod import Istiod
 from krun_testbed.kubernetes import Kubernetes
 from krun_testbed.mesh_dns import NameServer
@@ -46,13 +46,13 @@ class Cluster:
         """Apply objects, which istiod takes at its next moment; ``settle`` waits for that."""
         return self.kubernetes.apply(*manifests, namespace=namespace)
 
-    def settle(self, *places: Place, namespace: str) -> None:
+    def settle(self, *places: Place, namespace: str, timeout: float = processes.WAIT) -> None:
         """Wait until proxies have all that was applied before: a last object, which each of them shows."""
         host = f"settled-{secrets.token_hex(4)}.invalid"
         marker = mesh_objects.service_entry(host.partition(".")[0], hosts=[host], ports={"tcp": (9, "TCP")})
         (made,) = self.apply(marker, namespace=namespace)
         for place in places:
-            mesh_agent.wait_for_config(place, host, timeout=BACK)
+            mesh_agent.wait_for_config(place, host, timeout=timeout)
         self.kubernetes.admin.delete(self.kubernetes.admin.path_of(made))
 
     def service(
