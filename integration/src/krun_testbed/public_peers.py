@@ -31,6 +31,7 @@ from krun_testbed.tunnels import connect, server
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 Fields = list[tuple[bytes, bytes]]
 WINDOW = 2**30
+FRAME = 16384  # bytes of data in one frame, RFC 9113 §4.2
 
 
 @contextlib.contextmanager
@@ -117,9 +118,12 @@ class Http2:
         self.socket.sendall(b"".join(frame.serialize() for frame in frames))
 
     def request(
-        self, fields: Iterable[tuple[bytes, bytes]], *, body: bytes | None = None, end: bool = True, size: int = 16384
+        self, fields: Iterable[tuple[bytes, bytes]], *, body: bytes | None = None, end: bool = True, size: int = FRAME
     ) -> int:
-        """Ask; without a body the head is the end. ``size``: bytes of the head in one frame."""
+        """Ask; without a body the head is the end. ``size``: bytes of the head in one frame.
+
+        The head and a body of one frame are sent together: what must be seen at once must come at once.
+        """
         stream = self._next
         self._next += 2
         self.answers[stream] = Answered()
@@ -130,8 +134,11 @@ class Http2:
         if body is None and end:
             frames[0].flags.add("END_STREAM")
         frames[-1].flags.add("END_HEADERS")
-        self.send(*frames)
-        if body is not None:
+        if body is None or len(body) > FRAME:
+            self.send(*frames)
+        else:
+            self.send(*frames, DataFrame(stream, body, flags=["END_STREAM"] if end else []))
+        if body is not None and len(body) > FRAME:
             self.data(stream, body, end=end)
         return stream
 
@@ -158,7 +165,7 @@ class Http2:
         return stream
 
     def data(self, stream: int, data: bytes, *, end: bool = False) -> None:
-        pieces = [data[start : start + 16384] for start in range(0, len(data), 16384)] or [b""]
+        pieces = [data[start : start + FRAME] for start in range(0, len(data), FRAME)] or [b""]
         for number, piece in enumerate(pieces, start=1):
             self.send(DataFrame(stream, piece, flags=["END_STREAM"] if end and number == len(pieces) else []))
 
