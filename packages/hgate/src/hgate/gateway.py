@@ -17,9 +17,9 @@ from hbone.forward import carry
 from hbone.refusal import Refused
 from hbone.relay import Relay
 from hbone.stop import Stop
-from hbone.urls import Address
+from hbone.urls import URL, Address, parse_url
 from hgate.clienthello import ClientHello, HelloError, NotTLS, Parser
-from hgate.routes import Routes, read_sni
+from hgate.routes import Routes, RouteTable, read_sni
 
 log = logging.getLogger(__name__)
 
@@ -43,20 +43,21 @@ class Gateway:
     def __init__(self, *, settings: Settings, stop: Stop) -> None:
         self._settings = settings
         self._stop = stop
+        self._table = RouteTable(settings.routes)
 
     async def serve(self) -> None:
         """Listen, and carry each connection, until drained. Raises Misconfigured of hbone."""
         listen, routes = self._settings.listen, self._settings.routes
         async with asyncio.TaskGroup() as group:
             client = Client(settings=self._settings.client, group=group)
-            for url in routes.urls.values():
-                client.check(url)
+            for route in routes:
+                client.check(parse_url(route.url))
             listener = sockets.listen(listen.host, listen.port)
 
             async def serve(connected: socket.socket, peer: str) -> None:
                 await self._connection(client, sockets.Socket(connected), peer)
 
-            fields = {"address": sockets.name(listener), "count": len(routes.urls)}
+            fields = {"address": sockets.name(listener), "count": len(routes)}
             log.info("ready", extra={"fields": fields})
             try:
                 await accept(listener, stop=self._stop, serve=serve)
@@ -71,8 +72,9 @@ class Gateway:
             _refused(peer=peer, sni="", reason=str(error))
             return
         destination = read_sni(hello.sni)
-        url = self._settings.routes.find(destination) if destination else None
-        if url is None:
+        target = self._table.find(destination) if destination else None
+        url = target.place if target else None
+        if not isinstance(url, URL):
             reason = "no route" if destination else "not the name of a service" if hello.sni else "no server name"
             _refused(peer=peer, sni=hello.sni, reason=reason)
             return
