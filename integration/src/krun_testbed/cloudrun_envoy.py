@@ -43,13 +43,17 @@ class Backend:
 
 @dataclass(frozen=True, kw_only=True)
 class Front:
-    """What the front is configured with; paths are of PEM files, the timeout is in seconds."""
+    """What the front is configured with; paths are of PEM files, the timeout is in seconds.
+
+    ``log``: a file that gets a line of JSON for each request when it has ended.
+    """
 
     listen: tuple[str, int]
     certificate: str
     key: str
     jwks: Mapping[str, object]
     request_timeout: float
+    log: str = ""
 
 
 def bootstrap(front: Front, backends: tuple[Backend, ...]) -> Json:
@@ -110,7 +114,25 @@ def _connection_manager(front: Front, backends: tuple[Backend, ...]) -> Json:
             },
         ],
         "route_config": {"name": "services", "virtual_hosts": hosts},
+        "access_log": [_log(front.log)] if front.log else [],
     }
+
+
+def _log(path: str) -> Json:
+    """What is noted of a request; of its token the address of the account, and nothing else."""
+    claims = "DYNAMIC_METADATA(envoy.filters.http.jwt_authn:claims"
+    fields = {
+        "host": "%REQ(:AUTHORITY)%",
+        "method": "%REQ(:METHOD)%",
+        "path": "%REQ(:PATH)%",
+        "status": "%RESPONSE_CODE%",
+        "details": "%RESPONSE_CODE_DETAILS%",
+        "email": f"%{claims}:email)%",
+        "duration_ms": "%DURATION%",
+        "connection": "%CONNECTION_ID%",
+    }
+    file = {"@type": f"{TYPE}.extensions.access_loggers.file.v3.FileAccessLog", "path": path}
+    return {"name": "file", "typed_config": {**file, "log_format": {"json_format": fields}}}
 
 
 def _status_is(status: int) -> Json:
