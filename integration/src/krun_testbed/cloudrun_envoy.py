@@ -45,7 +45,8 @@ class Backend:
 class Front:
     """What the front is configured with; paths are of PEM files, the timeout is in seconds.
 
-    ``log``: a file that gets a line of JSON for each request when it has ended.
+    ``log``: a file that gets a line of JSON for each request when it has ended. ``connection_life``: after so many
+    seconds a connection is told to take no further requests; 0 for no limit.
     """
 
     listen: tuple[str, int]
@@ -54,6 +55,7 @@ class Front:
     jwks: Mapping[str, object]
     request_timeout: float
     log: str = ""
+    connection_life: float = 0.0
 
 
 def bootstrap(front: Front, backends: tuple[Backend, ...]) -> Json:
@@ -100,6 +102,9 @@ def _connection_manager(front: Front, backends: tuple[Backend, ...]) -> Json:
         "forward_client_cert_details": "ALWAYS_FORWARD_ONLY",
         "strip_any_host_port": True,
         "stream_idle_timeout": "0s",  # the request timeout is the only one
+        "common_http_protocol_options": (
+            {"max_connection_duration": f"{front.connection_life:g}s"} if front.connection_life else {}
+        ),
         "http2_protocol_options": {"max_concurrent_streams": STREAMS},
         # Envoy says 408 where the platform says 504.
         "local_reply_config": {

@@ -17,6 +17,8 @@ from krun_testbed.metadata import MetadataServer
 METADATA = "169.254.169.254"
 METADATA_NAME = "metadata.google.internal"
 API_NAME = "kubernetes.default.svc"
+IDENTITY = f"http://{METADATA_NAME}/computeMetadata/v1/instance/service-accounts/default/identity"
+TOKEN_COMMAND = f"curl -s -f -H Metadata-Flavor:Google {IDENTITY}?audience={{audience}}&format=full"
 GOOGLE = {"iamcredentials": "iamcredentials.googleapis.com", "run": "run.googleapis.com"}
 
 

@@ -32,7 +32,8 @@ class Front:
     cluster: Cluster
     authority: Authority
     issuer: Issuer
-    limit: float
+    limit: float  # seconds for a request
+    connection_life: float = 0.0  # seconds until a connection must be replaced by another; 0: for ever
     backends: list[Backend] = field(default_factory=list)
     _running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, repr=False)
 
@@ -51,6 +52,7 @@ class Front:
             jwks=self.issuer.jwks(),
             request_timeout=self.limit,
             log=str(folder / "requests"),
+            connection_life=self.connection_life,
         )
         write(path=folder / "envoy.json", content=json.dumps(bootstrap(settings, tuple(self.backends))).encode())
         argv = [components.envoy(), "-c", str(folder / "envoy.json"), "--disable-hot-restart", "--concurrency", "1"]
@@ -86,9 +88,10 @@ class Front:
         whole = path.read_text(encoding="utf-8").rpartition("\n")[0] if path.exists() else ""
         return [json.loads(line) for line in whole.splitlines()]
 
-    def noted(self, count: int = 1) -> list[dict[str, Any]]:
+    def noted(self, count: int = 1, *, timeout: float = processes.WAIT) -> list[dict[str, Any]]:
         """The same, when there are at least so many: the front hears of an end a moment later."""
-        processes.wait_until(lambda: len(self.requests) >= count, what=f"{count} requests have ended at the front")
+        what = f"{count} requests have ended at the front"
+        processes.wait_until(lambda: len(self.requests) >= count, what=what, timeout=timeout)
         return self.requests
 
 

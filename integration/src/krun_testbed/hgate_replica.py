@@ -47,6 +47,12 @@ class Replica:
         self.running.wait_for(pattern, timeout=timeout)
 
 
+def static(routes: Mapping[str, str]) -> list[str]:
+    """Arguments for routes by hand: NAME.NAMESPACE to URL, with tokens of the metadata server."""
+    listed = [word for name, url in routes.items() for word in ("--route", f"{name}={url}")]
+    return ["--listen", f"0.0.0.0:{PORT}", *listed, "--token-command", hgate_doors.TOKEN_COMMAND]
+
+
 @contextlib.contextmanager
 def replica(
     cluster: Cluster,

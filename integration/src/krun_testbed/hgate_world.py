@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from krun_testbed import google_api, hgate_doors, hgate_front, hgate_replica, mesh_workload
+from krun_testbed import (
+    google_api,
+    hgate_doors,
+    hgate_front,
+    hgate_replica,
+    mesh_agent,
+    mesh_objects,
+    mesh_pod,
+    mesh_workload,
+)
 from krun_testbed.addresses import loopback
 from krun_testbed.certificates import Authority
 from krun_testbed.google_api import GoogleApi
@@ -18,6 +27,7 @@ from krun_testbed.hgate_doors import Door
 from krun_testbed.hgate_front import Front
 from krun_testbed.hgate_replica import Replica
 from krun_testbed.mesh_cluster import Cluster
+from krun_testbed.mesh_pod import Pod
 from krun_testbed.mesh_workload import Workload
 from krun_testbed.metadata import Facts, MetadataServer
 
@@ -54,6 +64,32 @@ class World:
         env = {**platform, **(options.pop("env", None) or {})}
         with mesh_workload.workload(self.cluster, name, namespace=namespace, env=env, **options) as made:
             yield made
+
+    def by_hand(self, workload: Workload, gate: Replica, *, pools: Mapping[str, Any] | None = None) -> str:
+        """Make a workload a service at 8080, reached by the gate, and return its address; ``pools``: connectionPool."""
+        name, namespace, cluster = workload.name, workload.namespace, self.cluster
+        labels = {"app": name}
+        ports = {"http": hgate_replica.PORT}
+        rule = mesh_objects.mutual(workload.host)
+        if pools:
+            rule["spec"]["trafficPolicy"]["connectionPool"] = dict(pools)
+        address = cluster.service(name, namespace=namespace)
+        cluster.apply(
+            rule,
+            mesh_objects.workload_entry(
+                name, address=gate.place.address, ports=ports, account=workload.account, labels=labels
+            ),
+            mesh_objects.inward(name, labels=labels),
+            namespace=namespace,
+        )
+        return address
+
+    def settle(self, workload: Workload, gate: Replica, *pods: Pod) -> None:
+        """Wait until the proxies of these pods lead to the workload by the gate, and it takes what comes so."""
+        self.cluster.settle(workload.place, *(pod.place for pod in pods), namespace=workload.namespace)
+        for pod in pods:
+            mesh_pod.wait_until_served(pod.place, gate.place.address)
+        mesh_agent.wait_for_config(workload.place, "_15003")
 
 
 @contextlib.contextmanager
