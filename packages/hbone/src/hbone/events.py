@@ -43,12 +43,27 @@ class TrailersReceived:
     fields: Fields = field(default=(), compare=False, repr=False)
 
 
-@dataclass(frozen=True, kw_only=True)
 class DataReceived:
-    """Payload; the stream's window stays smaller by its length until it is acknowledged."""
+    """Payload, in the pieces that it came in; the stream's window stays smaller by its length until it is acknowledged.
 
-    stream: int
-    data: bytes
+    The memory is used again for what is received next: who keeps any of it makes a copy.
+    """
+
+    __slots__ = ("pieces", "stream")
+
+    def __init__(self, *, stream: int, pieces: list[memoryview]) -> None:
+        self.stream = stream
+        self.pieces = pieces
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(self.pieces)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DataReceived) and (self.stream, self.data) == (other.stream, other.data)
+
+    def __hash__(self) -> int:
+        return hash((self.stream, self.data))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,19 @@
-"""HTTP/2 frames as bytes: cuts what arrives into whole frames, and writes the one frame that h2 must not know of."""
+"""HTTP/2 frames as bytes: reads what they are about, and writes those that h2 does not write."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 PREFACE_LENGTH = 24  # RFC 9113 §3.4: what a client sends before its first frame
 HEADER_LENGTH = 9
-MAX_LENGTH = 16384  # RFC 9113 §4.2: what we accept, as we never announce more
-DATA, HEADERS, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0x0, 0x1, 0x7, 0x8, 0x9
+# RFC 9113 §4.2: what we accept, and announce. Payload is handed on as it comes; all other frames are put together.
+MAX_LENGTH = 256 * 1024
+DATA, HEADERS, SETTINGS, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0x0, 0x1, 0x4, 0x7, 0x8, 0x9
 END_STREAM, END_HEADERS, PADDED = 0x1, 0x4, 0x8
 MAX_STREAM = 2**31 - 1
+MAX_WINDOW = 2**31 - 1
+HEADER = struct.Struct(">HBBBI")  # the length in two pieces, type, flags, stream
+_UPDATE = struct.Struct(">HBBBII")
 
 
 class FrameError(Exception):
@@ -21,40 +24,14 @@ class FrameError(Exception):
         self.code = code
 
 
-class Splitter:
-    """Puts frames together from any pieces."""
+def header(*, length: int, kind: int, flags: int, stream: int) -> bytes:
+    """A frame's first nine bytes."""
+    return HEADER.pack(length >> 8, length & 0xFF, kind, flags, stream)
 
-    def __init__(self, *, preface: bool) -> None:
-        """With ``preface``, the first bytes are a client's preface and are passed through as they come."""
-        self._preface_left = PREFACE_LENGTH if preface else 0
-        self.is_preface = False  # whether what was yielded last is a piece of it
-        self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the preface in pieces, then whole frames.
-
-        Raises:
-            FrameError: a frame longer than we allow.
-        """
-        self._buffer += data
-        while self._preface_left and self._buffer:
-            self.is_preface = True
-            yield self._take(min(self._preface_left, len(self._buffer)), preface=True)
-        while len(self._buffer) >= HEADER_LENGTH:
-            self.is_preface = False
-            length = int.from_bytes(self._buffer[:3], "big")
-            if length > MAX_LENGTH:
-                raise FrameError(f"a frame of {length} bytes, {MAX_LENGTH} are allowed", code=0x6)
-            if len(self._buffer) < HEADER_LENGTH + length:
-                return
-            yield self._take(HEADER_LENGTH + length)
-
-    def _take(self, count: int, *, preface: bool = False) -> bytes:
-        piece = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        if preface:
-            self._preface_left -= count
-        return piece
+def window_update(*, stream: int, count: int) -> bytes:
+    """A WINDOW_UPDATE frame (RFC 9113 §6.9); stream 0 is the connection."""
+    return _UPDATE.pack(0, 4, WINDOW_UPDATE, 0, stream, count)
 
 
 def headers(*, stream: int, block: bytes, ends: bool, size: int) -> bytes:
@@ -81,20 +58,11 @@ def stream_of(frame: bytes) -> int:
 
 
 def is_idle(frame: bytes) -> bool:
-    """Whether a whole frame carries nothing: neither payload, nor a piece of headers, nor an end."""
+    """Whether a whole frame that is not DATA carries nothing: neither a piece of headers, nor an end."""
     kind, flags, length = frame[3], frame[4], len(frame) - HEADER_LENGTH
-    if kind == DATA:
-        padding = 1 + frame[HEADER_LENGTH] if flags & PADDED and length else 0
-        return length <= padding and not flags & END_STREAM
     if kind in (HEADERS, CONTINUATION):
         return not length and not flags & END_HEADERS
     return kind != GOAWAY
-
-
-def is_useless_update(frame: bytes) -> bool:
-    """Whether it is a WINDOW_UPDATE of 0."""
-    is_whole = frame[3] == WINDOW_UPDATE and len(frame) == HEADER_LENGTH + 4
-    return is_whole and not int.from_bytes(frame[HEADER_LENGTH:], "big") & MAX_STREAM
 
 
 def read_goaway(frame: bytes) -> tuple[int, int]:

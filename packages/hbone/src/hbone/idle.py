@@ -17,14 +17,17 @@ class IdleFrames:
         self.count = 0  # since it was taken last
         self._credit = 0
 
-    def earn(self) -> None:
-        """Something was carried."""
-        self._credit = min(MAX_CREDIT, self._credit + CREDIT)
+    def earn(self, pieces: int = 1) -> None:
+        """So much was carried."""
+        self._credit = min(MAX_CREDIT, self._credit + CREDIT * pieces)
 
     def look_at(self, frame: bytes) -> None:
         """Take a whole frame of the peer."""
-        if not frames.is_idle(frame):
-            return
+        if frames.is_idle(frame):
+            self.spend()
+
+    def spend(self) -> None:
+        """A frame of the peer has carried nothing."""
         if self._credit:
             self._credit -= 1
         else:

@@ -1,16 +1,16 @@
 """The core of the tunnel: HTTP/2 without any input or output. Bytes in, events out, ``data_to_send()`` back.
 
-Everything that decides what goes over the wire lives here; sockets, time and tasks live in ``session``. h2 keeps the
-protocol's state, with two exceptions. It takes a GOAWAY for the end of the connection, so that a graceful one
-(RFC 9113 §6.8: running streams go on) never reaches it, in either direction. And it ends a connection for headers that
-one request has wrong, where a front has the requests of many users in one connection: so h2 is shown headers of the
-same shape only (a request, an information, an answer, trailers), in both directions, and what they say is read and
-judged where the request is served.
+Everything that decides what goes over the wire lives here; sockets, time and tasks live in ``session``. No payload
+passes h2, which would copy and print it: DATA, WINDOW_UPDATE and the accounts of windows are ours, and h2 sees an
+empty frame where a stream ends. Of all else it keeps the state, with two exceptions. It takes a GOAWAY for the end of
+the connection, so that a graceful one (RFC 9113 §6.8: running streams go on) never reaches it, in either direction.
+And it ends a connection for headers that one request has wrong, where a front has the requests of many users in one
+connection: so h2 is shown headers of the same shape only (a request, an information, an answer, trailers), in both
+directions, and what they say is read and judged where the request is served.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Sequence
 
 import h2.events
@@ -21,6 +21,7 @@ from h2.settings import SettingCodes, Settings
 
 from hbone import blocks, frames
 from hbone.blocks import Block
+from hbone.cutter import Cutter
 from hbone.events import (
     ConnectionEnded,
     DataReceived,
@@ -36,6 +37,8 @@ from hbone.events import (
     TrailersReceived,
     WindowOpened,
 )
+from hbone.flow import Flow
+from hbone.frames import DATA, END_STREAM, FrameError
 from hbone.idle import IdleFrames
 from hbone.shapes import ANSWER, INFORMATION, REQUEST, SHOWN, TRAILERS, Shape
 
@@ -43,6 +46,8 @@ from hbone.shapes import ANSWER, INFORMATION, REQUEST, SHOWN, TRAILERS, Shape
 NO_ERROR = 0x0
 PROTOCOL_ERROR = 0x1
 INTERNAL_ERROR = 0x2
+FLOW_CONTROL_ERROR = 0x3
+FRAME_SIZE_ERROR = 0x6
 REFUSED_STREAM = 0x7
 CANCEL = 0x8
 CONNECT_ERROR = 0xA
@@ -69,14 +74,17 @@ class Connection:
         self.is_draining = False  # one of both sides has sent GOAWAY
         self.limit = UNKNOWN_LIMIT  # streams that the peer takes at once
         self.idle = IdleFrames()
-        self.open_streams: set[int] = set()
+        self.frame_size = 16384  # of DATA that the peer takes
+        self.open_streams: dict[int, Flow] = {}
+        self.window_left = DEFAULT_WINDOW  # bytes that we may send on all streams together
+        self._first_window = DEFAULT_WINDOW  # of each stream that we send on
         self._stream_window = stream_window
-        self._ended_by_peer: set[int] = set()
-        self._ended_by_us: set[int] = set()
-        self._answered: set[int] = set()  # by the server, as a client sees it
-        self._owed: dict[int, int] = {}  # bytes acknowledged and not yet given back, by stream; 0 is the connection
+        self._allowed = CONNECTION_WINDOW  # bytes that the peer may send on all streams together
+        self._owed = 0  # bytes of it that were used, and not yet given back
         self._out = bytearray()
-        self._splitter = frames.Splitter(preface=not client)
+        self._events: list[Event] = []  # of what is being received
+        self._runs: dict[int, DataReceived] = {}  # by stream: payload that has come in one go
+        self._cutter = Cutter(preface=not client, taker=self)
         self._blocks = blocks.Reader()
         # Nothing but our own shapes passes it: there is nothing to check.
         config = H2Configuration(
@@ -92,33 +100,35 @@ class Connection:
             initial_values={
                 SettingCodes.MAX_CONCURRENT_STREAMS: max_streams,
                 SettingCodes.INITIAL_WINDOW_SIZE: stream_window,
+                SettingCodes.MAX_FRAME_SIZE: frames.MAX_LENGTH,
                 SettingCodes.MAX_HEADER_LIST_SIZE: HEADER_LIST_LIMIT,
                 **({SettingCodes.ENABLE_PUSH: 0} if client else {}),
             },
         )
+        self._h2.max_inbound_frame_size = frames.MAX_LENGTH
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW - DEFAULT_WINDOW)
 
-    def receive(self, data: bytes) -> list[Event]:
-        """Take bytes of the peer, in any pieces; return what they mean."""
-        events: list[Event] = []
+    def receive(self, data: bytes | bytearray | memoryview) -> list[Event]:
+        """Take bytes of the peer, in any pieces; return what they mean, which points to them where it is payload."""
+        events = self._events = []
         if self.is_ended:
             return events
+        self._runs.clear()
         try:
-            for frame in self._splitter.feed(data):
-                events += self._receive_frame(frame)
-        except (ProtocolError, frames.FrameError) as error:
+            self._cutter.feed(memoryview(data))
+        except (ProtocolError, FrameError) as error:
             self._keep()
-            if isinstance(error, frames.FrameError):
+            if isinstance(error, FrameError):
                 self._out += frames.goaway(last=self._h2.highest_inbound_stream_id, code=error.code)
             self.is_ended = True
-            self.open_streams.clear()
+            self._end_all()
             events.append(ConnectionEnded(reason=str(error)))
         return events
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait to be asked for; of the last stream's payload, h2 may still hold some."""
+        """Bytes that wait to be asked for; of control, h2 may still hold some."""
         return len(self._out)
 
     def data_to_send(self) -> bytes:
@@ -140,12 +150,12 @@ class Connection:
 
     def inform(self, stream: int, fields: Fields) -> None:
         """Say something before the answer."""
-        if stream in self.open_streams and stream not in self._ended_by_us:
+        if self._is_ours_open(stream):
             self._send_block(stream, blocks.write(fields), shape=INFORMATION, ends=False)
 
     def answer(self, stream: int, fields: Fields, *, ends: bool) -> None:
         """Answer a request: all fields, pseudo-header first."""
-        if stream in self.open_streams and stream not in self._ended_by_us:
+        if self._is_ours_open(stream):
             self._send_block(stream, blocks.write(fields), shape=ANSWER, ends=ends)
 
     def respond(self, stream: int, status: int, *, text: str = "", headers: Sequence[tuple[str, str]] = ()) -> None:
@@ -164,37 +174,60 @@ class Connection:
 
     def window(self, stream: int) -> int:
         """How many bytes may be sent on the stream now."""
-        if stream not in self.open_streams or stream in self._ended_by_us:
-            return 0
-        return max(0, self._h2.local_flow_control_window(stream))
+        flow = self.open_streams.get(stream)
+        return self.room(flow) if flow is not None else 0
 
-    def send(self, stream: int, data: bytes) -> None:
+    def room(self, flow: Flow) -> int:
+        """The same, for who knows the stream's account."""
+        if flow.is_over or flow.is_ended_by_us:
+            return 0
+        return max(0, min(flow.window, self.window_left))
+
+    def charge(self, flow: Flow, count: int) -> None:
+        """So many bytes, no more than there is room for, are sent by the caller, which has framed them."""
+        flow.window -= count
+        self.window_left -= count
+        self.idle.earn(1 + count // self.frame_size)
+
+    def send(self, stream: int, data: bytes | memoryview) -> None:
         """Send payload, no more than ``window`` says."""
-        size = self._h2.max_outbound_frame_size
+        size = self.frame_size
+        self._keep()
         for start in range(0, len(data), size):
-            self.idle.earn()
-            self._h2.send_data(stream, data[start : start + size])
+            piece = data[start : start + size]
+            self._out += frames.header(length=len(piece), kind=DATA, flags=0, stream=stream)
+            self._out += piece
+        if data:
+            self.charge(self.open_streams[stream], len(data))
 
     def end(self, stream: int, trailers: Fields = ()) -> None:
         """Say that we have sent all; the peer's direction goes on."""
-        if stream not in self.open_streams or stream in self._ended_by_us:
+        flow = self.open_streams.get(stream)
+        if flow is None or flow.is_ended_by_us:
             return
         if trailers:
             self._send_block(stream, blocks.write(trailers), shape=TRAILERS, ends=True)
             return
         self._h2.end_stream(stream)
-        self._end_ours(stream)
+        self._end_ours(flow)
 
     def reset(self, stream: int, code: int) -> None:
         """End the stream in both directions at once."""
-        if stream in self.open_streams:
+        flow = self.open_streams.get(stream)
+        if flow is not None:
             self._h2.reset_stream(stream, code)
-            self._forget(stream)
+            self._forget(flow)
 
     def acknowledge(self, stream: int, count: int) -> None:
         """Say that ``count`` received bytes have been handed on, so that the peer may send as many again."""
-        if stream in self.open_streams and stream not in self._ended_by_peer:
-            self._give_back(stream, count, at=self._stream_window // 2)
+        flow = self.open_streams.get(stream)
+        if flow is None or flow.is_ended_by_peer:
+            return
+        flow.owed += count
+        if flow.owed >= self._stream_window // 2:
+            self._out += frames.window_update(stream=stream, count=flow.owed)
+            flow.allowed += flow.owed
+            flow.owed = 0
 
     def drain(self) -> None:
         """Take no new stream; running ones go on (RFC 9113 §6.8: the number says that none is given up)."""
@@ -209,28 +242,99 @@ class Connection:
             self._keep()
             self._out += frames.goaway(last=self._h2.highest_inbound_stream_id, code=code)
         self.is_ended = True
-        self.open_streams.clear()
+        self._end_all()
 
-    def _receive_frame(self, frame: bytes) -> Iterable[Event]:
-        if self._splitter.is_preface:
-            return self._translated(frame)
+    def take_preface(self, piece: bytes) -> None:
+        self._report(self._translated(piece))
+
+    def take_frame(self, frame: bytes) -> None:
+        kind = frame[3]
         self.idle.look_at(frame)
-        if frame[3] == frames.GOAWAY:
+        if not self.is_greeted and kind != frames.SETTINGS:
+            raise FrameError("another frame than settings first", code=PROTOCOL_ERROR)
+        if self._blocks.takes(kind):
+            block = self._blocks.feed(frame)
+            self._report(self._receive_block(block) if block else ())
+        elif kind == frames.WINDOW_UPDATE:
+            self._report(self._update(frame))
+        elif kind == frames.GOAWAY:
             last, code = frames.read_goaway(frame)
             self.is_draining = True
-            return [DrainRequested(last=last, code=code)]
-        if self._blocks.takes(frame[3]):
-            if not self.is_greeted:
-                raise frames.FrameError("headers before settings", code=PROTOCOL_ERROR)
-            block = self._blocks.feed(frame)
-            return self._receive_block(block) if block else []
-        if frames.is_useless_update(frame) and (stream := frames.stream_of(frame)):
-            # A stream's error (RFC 9113 §6.9), which h2 takes for the connection's.
-            if stream not in self.open_streams:
-                return []
-            self.reset(stream, PROTOCOL_ERROR)
-            return [StreamReset(stream=stream, code=PROTOCOL_ERROR)]
-        return self._translated(frame)
+            self._report([DrainRequested(last=last, code=code)])
+        else:
+            self._report(self._translated(frame))
+
+    def begin_data(self, stream: int, flags: int, *, length: int, padding: int) -> Flow | None:
+        if self._blocks.takes(DATA) or not self.is_greeted:
+            raise FrameError("payload out of order", code=PROTOCOL_ERROR)
+        if length <= padding and not flags & END_STREAM:
+            self.idle.spend()
+        self._allowed -= length
+        if self._allowed < 0:
+            raise FrameError("more payload than the connection's window", code=FLOW_CONTROL_ERROR)
+        # Given back on arrival, whoever it is for.
+        self._owed += length
+        if self._owed >= CONNECTION_WINDOW // 2:
+            self._out += frames.window_update(stream=0, count=self._owed)
+            self._allowed += self._owed
+            self._owed = 0
+        flow = self.open_streams.get(stream)
+        if flow is None or flow.is_ended_by_peer:
+            # h2 knows whether it never was, or is over, and what follows from that.
+            self._report(self._translated(frames.header(length=0, kind=DATA, flags=flags & END_STREAM, stream=stream)))
+            return None
+        if length > flow.allowed:
+            raise FrameError("more payload than the stream's window", code=FLOW_CONTROL_ERROR)
+        flow.allowed -= length
+        if self.is_client and not flow.is_answered:
+            self._report(self._broken(stream, PROTOCOL_ERROR))
+            return None
+        if padding:  # never handed on
+            self.acknowledge(stream, padding)
+        return flow
+
+    def take_data(self, flow: Flow, piece: memoryview) -> None:
+        if flow.is_over:  # since the frame began
+            return
+        run = self._runs.get(flow.number)
+        if run is not None:
+            run.pieces.append(piece)
+            return
+        run = self._runs[flow.number] = DataReceived(stream=flow.number, pieces=[piece])
+        self._events.append(run)
+
+    def end_data(self, stream: int, flags: int) -> None:
+        flow = self.open_streams.get(stream)
+        if flags & END_STREAM and flow is not None and not flow.is_ended_by_peer:
+            self._report(self._translated(frames.header(length=0, kind=DATA, flags=END_STREAM, stream=stream)))
+
+    def _report(self, events: Iterable[Event]) -> None:
+        self._runs.clear()  # what comes of the same stream after this is a new event
+        self._events += events
+
+    def _update(self, frame: bytes) -> list[Event]:
+        """A WINDOW_UPDATE (RFC 9113 §6.9)."""
+        if len(frame) != frames.HEADER_LENGTH + 4:
+            raise FrameError("a WINDOW_UPDATE frame of a wrong length", code=FRAME_SIZE_ERROR)
+        stream = frames.stream_of(frame)
+        count = int.from_bytes(frame[frames.HEADER_LENGTH :], "big") & frames.MAX_WINDOW
+        if not stream:
+            was, self.window_left = self.window_left, self.window_left + count
+            if not count or self.window_left > frames.MAX_WINDOW:
+                raise FrameError("a window of nothing, or of too much", code=FLOW_CONTROL_ERROR if count else 1)
+            return [WindowOpened(stream=0)] if was <= 0 else []
+        flow = self.open_streams.get(stream)
+        if flow is None:
+            return self._translated(frame) if count else []
+        was, flow.window = flow.window, flow.window + count
+        if not count or flow.window > frames.MAX_WINDOW:
+            return self._broken(stream, FLOW_CONTROL_ERROR if count else PROTOCOL_ERROR)
+        return [WindowOpened(stream=stream)] if was <= 0 else []
+
+    def _broken(self, stream: int, code: int) -> list[Event]:
+        """The peer has done to one stream what it must not."""
+        self.reset(stream, code)
+        return [StreamReset(stream=stream, code=code)]
 
     def _translated(self, data: bytes) -> list[Event]:
         return [event for theirs in self._h2.receive_data(data) for event in self._translate(theirs)]
@@ -241,16 +345,16 @@ class Connection:
         stream = block.stream
         status = 0
         shape = REQUEST
-        if stream in self.open_streams and (not self.is_client or stream in self._answered):
+        flow = self.open_streams.get(stream)
+        if flow is not None and (not self.is_client or flow.is_answered):
             shape = TRAILERS
         elif self.is_client:
             status = blocks.status(block.fields)
             shape = INFORMATION if 100 <= status < 200 else ANSWER
         is_wrong = block.ends if shape is INFORMATION else shape is TRAILERS and not block.ends
-        if is_wrong and stream in self.open_streams and stream not in self._ended_by_peer:
+        if is_wrong and flow is not None and not flow.is_ended_by_peer:
             # An end where none may be, or none where one must be (RFC 9113 §8.1): of this stream alone.
-            self.reset(stream, PROTOCOL_ERROR)
-            return [StreamReset(stream=stream, code=PROTOCOL_ERROR)]
+            return self._broken(stream, PROTOCOL_ERROR)
         shown = frames.headers(stream=stream, block=SHOWN[shape], ends=block.ends, size=frames.MAX_LENGTH)
         events: list[Event] = []
         for theirs in self._h2.receive_data(shown):
@@ -261,8 +365,8 @@ class Connection:
                     events.append(TrailersReceived(stream=stream, fields=block.fields))
                 case h2.events.InformationalResponseReceived() if stream in self.open_streams:
                     events.append(InformationReceived(stream=stream, status=status, fields=block.fields))
-                case h2.events.ResponseReceived() if stream in self.open_streams:
-                    self._answered.add(stream)
+                case h2.events.ResponseReceived() if flow is not None:
+                    flow.is_answered = True
                     events.append(ResponseReceived(stream=stream, status=status, fields=block.fields))
                 case _:
                     events += self._translate(theirs)
@@ -270,54 +374,43 @@ class Connection:
 
     def _translate(self, event: h2.events.Event) -> Iterable[Event]:
         match event:
-            case h2.events.DataReceived():
-                return self._received(event)
             case h2.events.RemoteSettingsChanged():
                 self.is_greeted = True
                 self.limit = self._h2.remote_settings.max_concurrent_streams
+                self.frame_size = self._h2.remote_settings.max_frame_size
+                self._resize(self._h2.remote_settings.initial_window_size)
                 return [LimitChanged(streams=self.limit), WindowOpened(stream=0)]
-            case h2.events.WindowUpdated(stream_id=stream) if not stream or stream in self.open_streams:
-                return [WindowOpened(stream=stream or 0)]
             case h2.events.StreamEnded(stream_id=stream) if stream in self.open_streams:
-                self._ended_by_peer.add(stream)
-                self._close_if_over(stream)
+                flow = self.open_streams[stream]
+                flow.is_ended_by_peer = True
+                self._close_if_over(flow)
                 return [StreamEnded(stream=stream)]
             case h2.events.StreamReset(stream_id=stream) if stream in self.open_streams:
-                self._forget(stream)
+                self._forget(self.open_streams[stream])
                 return [StreamReset(stream=stream, code=int(event.error_code or 0))]
         return []
+
+    def _resize(self, window: int) -> None:
+        """The peer gives all streams another window (RFC 9113 §6.9.2)."""
+        change = window - self._first_window
+        self._first_window = window
+        for flow in self.open_streams.values():
+            flow.window += change
+            if flow.window > frames.MAX_WINDOW:
+                raise FrameError("a window of too much", code=FLOW_CONTROL_ERROR)
 
     def _opened(self, block: Block) -> Iterable[Event]:
         stream = block.stream
         if self.is_draining:
             self._h2.reset_stream(stream, REFUSED_STREAM)
             return []
-        self.open_streams.add(stream)
+        self._add(stream)
         method, path = (blocks.text(block.fields, name) for name in (b":method", b":path"))
         return [StreamOpened(stream=stream, method=method, path=path, fields=block.fields)]
 
-    def _received(self, event: h2.events.DataReceived) -> Iterable[Event]:
-        stream, length = event.stream_id or 0, event.flow_controlled_length or 0
-        data = event.data or b""
-        self._give_back(0, length, at=CONNECTION_WINDOW // 2)
-        if stream not in self.open_streams:
-            return []
-        # Padding is never handed on, so it is acknowledged here.
-        self.acknowledge(stream, length - len(data))
-        return [DataReceived(stream=stream, data=data)] if data else []
-
-    def _give_back(self, stream: int, count: int, *, at: int) -> None:
-        owed = self._owed.get(stream, 0) + count
-        if owed >= at:
-            # The stream may have just been closed by a frame later in the same batch.
-            with contextlib.suppress(ProtocolError):
-                self._h2.increment_flow_control_window(owed, stream or None)
-            owed = 0
-        self._owed[stream] = owed
-
     def _ask(self, block: bytes, *, ends: bool) -> int:
         stream = self._h2.get_next_available_stream_id()
-        self.open_streams.add(stream)
+        self._add(stream)
         self._send_block(stream, block, shape=REQUEST, ends=ends)
         return stream
 
@@ -326,23 +419,32 @@ class Connection:
         self._h2.send_headers(stream, shape, end_stream=ends)
         self._h2.clear_outbound_data_buffer()  # of the shape, and of nothing else
         self._out += frames.headers(stream=stream, block=block, ends=ends, size=self._h2.max_outbound_frame_size)
-        if ends:
-            self._end_ours(stream)
+        if ends and (flow := self.open_streams.get(stream)):
+            self._end_ours(flow)
 
-    def _end_ours(self, stream: int) -> None:
-        self._ended_by_us.add(stream)
-        self._close_if_over(stream)
+    def _is_ours_open(self, stream: int) -> bool:
+        flow = self.open_streams.get(stream)
+        return flow is not None and not flow.is_ended_by_us
 
-    def _close_if_over(self, stream: int) -> None:
-        if stream in self._ended_by_peer and stream in self._ended_by_us:
-            self._forget(stream)
+    def _add(self, stream: int) -> None:
+        self.open_streams[stream] = Flow(number=stream, window=self._first_window, allowed=self._stream_window)
 
-    def _forget(self, stream: int) -> None:
-        self.open_streams.discard(stream)
-        self._ended_by_peer.discard(stream)
-        self._ended_by_us.discard(stream)
-        self._answered.discard(stream)
-        self._owed.pop(stream, None)
+    def _end_ours(self, flow: Flow) -> None:
+        flow.is_ended_by_us = True
+        self._close_if_over(flow)
+
+    def _close_if_over(self, flow: Flow) -> None:
+        if flow.is_ended_by_peer and flow.is_ended_by_us:
+            self._forget(flow)
+
+    def _forget(self, flow: Flow) -> None:
+        flow.is_over = True
+        self.open_streams.pop(flow.number, None)
+
+    def _end_all(self) -> None:
+        for flow in self.open_streams.values():
+            flow.is_over = True
+        self.open_streams.clear()
 
     def _keep(self) -> None:
         self._out += self._h2.data_to_send()
