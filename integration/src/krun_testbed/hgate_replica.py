@@ -5,22 +5,26 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from krun_testbed import components, hgate_doors, istiod, mesh_pod, processes
+from krun_testbed import components, hgate_doors, istiod, mesh_call, mesh_pod, processes
 from krun_testbed.certificates import write
+from krun_testbed.mesh_call import Answer
 from krun_testbed.mesh_cluster import Cluster
 from krun_testbed.mesh_network import Place
 from krun_testbed.processes import Running
 
 PORT = 15442
+STATUS = 15019
 USER = 65532
 MOUNTED = "/var/run/secrets/kubernetes.io/serviceaccount"
 READY = 60.0  # seconds
+SECRET = re.compile(r"eyJ[\w-]{10}|ya29\.|[Bb]earer [\w.-]{20}")  # JWTs, access tokens, headers
 LOG = {"KRUN_LOG_FORMAT": "json"}
 
 
@@ -46,6 +50,20 @@ class Replica:
         """Wait until its log holds the regular expression."""
         self.running.wait_for(pattern, timeout=timeout)
 
+    def status(self, path: str) -> Answer:
+        """What it answers at its port for probes and metrics, as the kubelet asks."""
+        return mesh_call.call(self.place, f"http://{self.place.address}:{STATUS}{path}")
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric over all its labels."""
+        text = self.status("/metrics").body.decode()
+        return sum(float(value) for value in re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", text, re.MULTILINE))
+
+    def kill(self) -> None:
+        """End it and its workers without a word."""
+        os.killpg(self.running.pid, signal.SIGKILL)
+        self.running.wait()
+
 
 def static(routes: Mapping[str, str]) -> list[str]:
     """Arguments for routes by hand: NAME.NAMESPACE to URL, with tokens of the metadata server."""
@@ -63,6 +81,7 @@ def replica(
     args: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     token: str = "",
+    user: int = USER,
 ) -> Iterator[Replica]:
     """hgate, ready. ``root``: whom it believes beside the API server; ``token``: of its service account, if any."""
     with cluster.network.place(address=address, name=name) as place:
@@ -72,14 +91,16 @@ def replica(
         (place.folder / "roots.pem").chmod(0o644)
         inside = {}
         if token:
-            mount(place, cluster=cluster, token=token)
+            mount(place, cluster=cluster, token=token, user=user)
             inside = {"KUBERNETES_SERVICE_HOST": hgate_doors.API_NAME, "KUBERNETES_SERVICE_PORT": "443"}
         settings = environment(place, **{**LOG, **inside, **(env or {})})
-        argv = place.inside(as_user(components.command("hgate"), *args))
+        argv = place.inside(as_user(components.command("hgate"), *args, user=user))
         with processes.start(argv, env=settings) as running, ending(running):
             made = Replica(name=name, place=place, running=running)
             made.wait_for(r'"message": "ready"', timeout=READY)
             yield made
+        found = SECRET.search(running.said())
+        assert found is None, f"a token in the log: {running.said()[found.start() - 200 : found.start()]}"
 
 
 @contextlib.contextmanager
@@ -94,25 +115,26 @@ def ending(running: Running) -> Iterator[None]:
 
 def environment(place: Place, **env: str) -> dict[str, str]:
     """A container's: nothing of this machine, but where our programs are."""
-    given = processes.environment(KRUN_CA_FILE=str(place.folder / "roots.pem"), HOME="/", **env)
+    roots = str(place.folder / "roots.pem")
+    given = processes.environment(**{"KRUN_CA_FILE": roots, "SSL_CERT_FILE": roots, "HOME": "/", **env})
     for name in ("NO_GCE_CHECK", "KRUN_ENVOY"):
         del given[name]
     return given
 
 
-def as_user(*argv: str) -> list[str]:
+def as_user(*argv: str, user: int = USER) -> list[str]:
     """The command line of a command as the Deployment's user, who can never have a right."""
     setpriv = components.program("setpriv", package="util-linux")
-    user = [f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
-    return [setpriv, *user, "--no-new-privs", "--pdeathsig=KILL", *argv]
+    who = [f"--reuid={user}", f"--regid={user}", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]
+    return [setpriv, *who, "--no-new-privs", "--pdeathsig=KILL", *argv]
 
 
-def mount(place: Place, *, cluster: Cluster, token: str) -> None:
+def mount(place: Place, *, cluster: Cluster, token: str, user: int) -> None:
     """The files that a kubelet mounts into a pod of a service account, for its user only."""
     files = {"token": token, "ca.crt": cluster.kubernetes.root.decode(), "namespace": istiod.NAMESPACE}
     for name, text in files.items():
         target = Path(MOUNTED) / name
-        argv = ["install", "-D", "-m", "0400", "-o", str(USER), "/dev/stdin", str(target)]
+        argv = ["install", "-D", "-m", "0400", "-o", str(user), "/dev/stdin", str(target)]
         done = processes.run(place.inside(argv), stdin=text)
         if done.returncode != 0:
             raise AssertionError(f"{target}: {done.stderr}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from krun_testbed import kubernetes_access
@@ -26,6 +27,26 @@ def aggregate(kubernetes: Kubernetes) -> None:
                 rules += [rule for rule in role.get("rules") or [] if rule not in rules]
         admin.request("PATCH", path, {"rules": rules}, kind="application/merge-patch+json")
     kubernetes_access.settle(admin)
+
+
+def lacking(item: Mapping[str, Any], what: Mapping[str, str]) -> Mapping[str, Any]:
+    """A role without one ``verb`` of one ``resource`` of a ``group``; other objects as they are."""
+    if item["kind"] not in ("Role", "ClusterRole"):
+        return item
+    rules: list[Any] = []
+    for rule in item.get("rules") or []:
+        rules += _split(rule, what)
+    return {**item, "rules": rules}
+
+
+def _split(rule: Mapping[str, Any], what: Mapping[str, str]) -> list[Mapping[str, Any]]:
+    """The rule, less that verb of that resource."""
+    if what["group"] not in rule.get("apiGroups", []) or what["resource"] not in rule.get("resources", []):
+        return [rule]
+    others = [resource for resource in rule["resources"] if resource != what["resource"]]
+    verbs = [verb for verb in rule["verbs"] if verb != what["verb"]]
+    kept: list[Mapping[str, Any]] = [{**rule, "resources": others}] if others else []
+    return kept + ([{**rule, "resources": [what["resource"]], "verbs": verbs}] if verbs else [])
 
 
 def namespace_admin(kubernetes: Kubernetes, user: str, *, namespace: str, role: str = "admin") -> Client:

@@ -1,0 +1,224 @@
+"""hgate as an admin has installed it in a mesh: by the manifests, with their rights, for users of single namespaces."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from krun_testbed import (
+    hgate_deployment,
+    hgate_replica,
+    hgate_roles,
+    istiod,
+    mesh_cluster,
+    mesh_sockets,
+    mesh_workload,
+    processes,
+)
+from krun_testbed.hgate_replica import Replica
+from krun_testbed.hgate_world import World
+from krun_testbed.kubernetes_client import ApiError, Client
+from krun_testbed.mesh_call import Answer
+from krun_testbed.mesh_network import Place
+
+POLICY = "hgate-policy"
+SYSTEM = f"/api/v1/namespaces/{istiod.NAMESPACE}"
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{istiod.NAMESPACE}/leases/hgate"
+# What hgate writes, and what declares: each is looked through at the end, as namespaces of tests never go.
+LISTS = (
+    "/api/v1/services",
+    "/api/v1/configmaps",
+    "/apis/discovery.k8s.io/v1/endpointslices",
+    "/apis/networking.istio.io/v1/workloadentries",
+    "/apis/networking.istio.io/v1/destinationrules",
+    "/apis/networking.istio.io/v1/virtualservices",
+    "/apis/networking.istio.io/v1/serviceentries",
+    "/apis/networking.istio.io/v1/sidecars",
+    "/apis/security.istio.io/v1/peerauthentications",
+)
+OURS = {"app.kubernetes.io/managed-by": "hgate"}
+
+
+@dataclass(kw_only=True)
+class Installed:
+    """It runs. ``address``: of its internal load balancer."""
+
+    world: World
+    address: str
+    replicas: list[Replica] = field(default_factory=list)
+    users: dict[str, Client] = field(default_factory=dict)
+
+    @property
+    def gate(self) -> Replica:
+        """The one replica, or the first."""
+        return self.replicas[0]
+
+    def user(self, namespace: str) -> Client:
+        """Somebody who has the role admin in a namespace, and nothing else."""
+        if namespace not in self.users:
+            kubernetes = self.world.cluster.kubernetes
+            name = f"user-{secrets.token_hex(3)}@example.com"
+            self.users[namespace] = hgate_roles.namespace_admin(kubernetes, name, namespace=namespace)
+        return self.users[namespace]
+
+    def policy(self, text: str) -> None:
+        """What the admin allows, instead of what was allowed before."""
+        self.world.cluster.kubernetes.config_map(POLICY, {"policy.yaml": text}, namespace=istiod.NAMESPACE)
+
+    def objects(self, namespace: str) -> list[str]:
+        """What hgate has written in a namespace: KIND/NAME, in order."""
+        selector = ",".join(f"{name}={value}" for name, value in OURS.items())
+        found = []
+        for path in LISTS:
+            base, _, resource = path.rpartition("/")
+            listed = self.world.cluster.kubernetes.admin.get(
+                f"{base}/namespaces/{namespace}/{resource}?labelSelector={selector}"
+            )
+            kind = listed["kind"].removesuffix("List")
+            found += [f"{kind}/{item['metadata']['name']}" for item in listed["items"]]
+        return sorted(found)
+
+    def events(self, namespace: str, *, name: str = "") -> list[dict[str, Any]]:
+        """Events of a namespace, or of one object's name."""
+        listed = self.world.cluster.kubernetes.admin.get(f"/api/v1/namespaces/{namespace}/events")["items"]
+        return [event for event in listed if not name or event["involvedObject"]["name"] == name]
+
+    def refusal(self, namespace: str, name: str) -> dict[str, Any]:
+        """The event on an object that was refused; waited for."""
+        found: list[dict[str, Any]] = []
+
+        def is_there() -> bool:
+            events = self.events(namespace, name=name)
+            found[:] = [event for event in events if (event["type"], event["reason"]) == ("Warning", "Refused")]
+            return bool(found)
+
+        processes.wait_until(is_there, what=f"{namespace}/{name} is refused by an event", poll=0.1)
+        return found[-1]
+
+    def curl(self, place: Place, url: str, *arguments: str) -> Answer:
+        """What a user of a place gets by curl, whose name server knows all services that there are now."""
+        self.resolve()
+        options = ["--silent", "--show-error", "--max-time", "20", "--write-out", "\n%{http_code}"]
+        command = mesh_workload.as_app("curl", *options, *arguments, url)
+        done = place.run(*command)
+        body, _, status = done.stdout.rpartition("\n")
+        if done.returncode != 0:
+            return Answer(status=0, headers={}, body=done.stderr.encode())
+        return Answer(status=int(status), headers={}, body=body.encode())
+
+    def resolve(self) -> None:
+        """Let the cluster's name server know all services, as it would by watching them."""
+        services = self.world.cluster.kubernetes.admin.get("/api/v1/services")["items"]
+        names = {
+            f"{item['metadata']['name']}.{item['metadata']['namespace']}.{mesh_cluster.SUFFIX}": item["spec"][
+                "clusterIP"
+            ]
+            for item in services
+            if item["spec"].get("clusterIP", "None") != "None"
+        }
+        self.world.cluster.names.names.update(names)
+
+    @contextlib.contextmanager
+    def replica(self, *, address: str = "", env: Mapping[str, str] | None = None) -> Iterator[Replica]:
+        """One more, ready."""
+        cluster = self.world.cluster
+        address = address or cluster.network.free()
+        name = f"{hgate_deployment.NAME}-{len(self.replicas)}"
+        container = hgate_deployment.container(pod=name, address=address)
+        token = cluster.kubernetes.token(container.account, namespace=istiod.NAMESPACE)
+        settings = {**container.env, **(env or {})}
+        with self.world.gate(
+            name=name, address=address, args=container.args, env=settings, token=token, user=container.user
+        ) as made:
+            self.replicas.append(made)
+            try:
+                yield made
+            finally:
+                self.replicas.remove(made)
+
+
+@contextlib.contextmanager
+def installed(
+    world: World,
+    *,
+    policy: str = "",
+    replicas: int = 1,
+    without: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Installed]:
+    """The manifests applied, and so many replicas; ``policy``: instead of the one that the manifests have."""
+    cluster = world.cluster
+    address = cluster.network.free()
+    made = Installed(world=world, address=address)
+    with contextlib.ExitStack() as stack:
+        stack.callback(_sweep, world)
+        hgate_deployment.install(cluster.kubernetes, public="203.0.113.42", internal=address, without=without)
+        if policy:
+            made.policy(policy)
+        if replicas == 1:
+            # The load balancer keeps addresses as they are, and has one to choose from.
+            stack.enter_context(made.replica(address=address, env=env))
+        else:
+            for _ in range(replicas):
+                stack.enter_context(made.replica(env=env))
+            stack.enter_context(_balancer(made))
+        yield made
+
+
+@contextlib.contextmanager
+def _balancer(made: Installed) -> Iterator[None]:
+    """Connections to the address go to one replica after the other, of those that are there."""
+    cluster = made.world.cluster
+    cluster.network.own(made.address)
+    turns = itertools.count()
+
+    def serve(connected: socket.socket) -> None:
+        there = [each for each in made.replicas if not each.running.ends(timeout=0)]
+        chosen = there[next(turns) % len(there)]
+        with cluster.network.hub.connect(chosen.place.address, hgate_replica.PORT) as onward:
+            mesh_sockets.relay(connected, onward)
+
+    with mesh_sockets.serving(cluster.network.hub.listener(made.address, hgate_replica.PORT), serve):
+        yield
+
+
+def _sweep(world: World) -> None:
+    """Take away all that hgate wrote, all that declared something to it, and itself."""
+    admin = world.cluster.kubernetes.admin
+    for path in LISTS:
+        for item in admin.get(path)["items"]:
+            if _is_of_hgate(item):
+                _delete(admin, item["metadata"], path)
+    for item in reversed(hgate_deployment.manifests()):
+        if item["kind"] != "Namespace":
+            with contextlib.suppress(ApiError):
+                admin.delete(admin.path_of(item, namespace=istiod.NAMESPACE))
+    for path in (
+        f"{SYSTEM}/configmaps/mesh-env",
+        f"/apis/coordination.k8s.io/v1/namespaces/{istiod.NAMESPACE}/leases/hgate",
+    ):
+        with contextlib.suppress(ApiError):
+            admin.delete(path)
+
+
+def _is_of_hgate(item: Mapping[str, Any]) -> bool:
+    """Tell whether it is: by its label, or by what is said in it to hgate."""
+    metadata = item["metadata"]
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    return (
+        OURS.items() <= labels.items()
+        or any(name.startswith("hgate.krun/") for name in annotations)
+        or (metadata["name"] == "hgate" and "data" in item)
+        or item.get("spec", {}).get("ports") == {"http": hgate_replica.PORT}  # an entry by hand
+    )
+
+
+def _delete(admin: Client, metadata: Mapping[str, Any], path: str) -> None:
+    base, _, resource = path.rpartition("/")
+    with contextlib.suppress(ApiError):
+        admin.delete(f"{base}/namespaces/{metadata['namespace']}/{resource}/{metadata['name']}")
