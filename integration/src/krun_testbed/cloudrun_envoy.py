@@ -31,7 +31,7 @@ Json = dict[str, object]
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """A service as the front sees it."""
+    """A service as the front sees it. ``redirect``: a host to which it sends whoever asks, instead of an answer."""
 
     name: str
     host: str
@@ -39,6 +39,7 @@ class Backend:
     port: int
     allow_unauthenticated: bool
     http2: bool = True
+    redirect: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +151,10 @@ def _virtual_host(backend: Backend, *, timeout: float) -> Json:
         _answer({"prefix": "/", "headers": [_header(":method", exact="TRACE")]}, 405),
         _answer({"path": "/healthz"}, 404),
     ]
-    if backend.allow_unauthenticated:
+    if backend.redirect:
+        there = {"host_redirect": backend.redirect, "response_code": "TEMPORARY_REDIRECT"}
+        routes: list[Json] = [{"match": {"prefix": "/"}, "redirect": there}]
+    elif backend.allow_unauthenticated:
         routes = [_forward(backend, {"prefix": "/"}, timeout=timeout)]
     else:
         routes = [

@@ -89,6 +89,17 @@ def kubernetes(cluster: Cluster) -> Iterator[Door]:
 
 
 @contextlib.contextmanager
+def trap(cluster: Cluster, *names: str, address: str = "") -> Iterator[Door]:
+    """A host of the world, at 443 of an address under these names, that only counts who comes."""
+
+    def nowhere() -> tuple[str, int]:
+        raise ConnectionRefusedError
+
+    with door(cluster, 443, nowhere, address=address) as made, named(cluster, dict.fromkeys(names, made.address)):
+        yield made
+
+
+@contextlib.contextmanager
 def named(cluster: Cluster, names: dict[str, str]) -> Iterator[None]:
     """Names that the cluster's name server knows within the block."""
     cluster.names.names.update(names)

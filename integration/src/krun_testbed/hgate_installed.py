@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import secrets
 import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from krun_testbed import (
@@ -26,6 +29,7 @@ from krun_testbed.kubernetes_client import ApiError, Client
 from krun_testbed.mesh_call import Answer
 from krun_testbed.mesh_network import Place
 
+SETTLED = 60.0  # seconds until what was declared is called; some two on a machine that has nothing else to do
 POLICY = "hgate-policy"
 SYSTEM = f"/api/v1/namespaces/{istiod.NAMESPACE}"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{istiod.NAMESPACE}/leases/hgate"
@@ -110,6 +114,44 @@ class Installed:
         if done.returncode != 0:
             return Answer(status=0, headers={}, body=done.stderr.encode())
         return Answer(status=int(status), headers={}, body=body.encode())
+
+    def reaches(self, place: Place, url: str, *, timeout: float = SETTLED) -> Answer:
+        """The answer as soon as it is a good one: objects, endpoints and routes come one after the other."""
+        answers = [self.curl(place, url)]
+
+        def is_good() -> bool:
+            answers[0] = self.curl(place, url)
+            return answers[0].status == 200
+
+        try:
+            processes.wait_until(is_good, what=f"{url} answers", timeout=timeout, poll=0.1)
+        except AssertionError as error:
+            said = "\n".join(replica.running.said()[-3000:] for replica in self.replicas)
+            raise AssertionError(f"{error}: {answers[0].status} {answers[0].body!r}\n{said}") from error
+        return answers[0]
+
+    def names_by_curl(self, place: Place, file: Path) -> list[str]:
+        """Which application answered each request of a file for curl."""
+        self.resolve()
+        command = mesh_workload.as_app("curl", "--silent", "--config", str(file), "--write-out", "\n")
+        lines = place.run(*command, timeout=240).stdout.splitlines()
+        return [str(json.loads(line)["name"]) for line in lines if line]
+
+    def hello(self, place: Place, name: str) -> bytes:
+        """The first byte of what is answered to a TLS client that names this server name; nothing when it is let go."""
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        client = context.wrap_bio(incoming, outgoing, server_hostname=name)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+        with (
+            contextlib.suppress(ConnectionError),
+            place.connect(self.address, hgate_replica.PORT) as connected,
+        ):
+            connected.sendall(outgoing.read())
+            return connected.recv(1)
+        return b""
 
     def resolve(self) -> None:
         """Let the cluster's name server know all services, as it would by watching them."""
