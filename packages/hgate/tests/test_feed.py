@@ -49,13 +49,13 @@ def test_lines_may_be_cut_anywhere(data: st.DataObject) -> None:
 
 def test_many_routes_come_in_short_lines_and_only_the_first_forgets_the_others() -> None:
     routes = [Route(service=f"s{number}", namespace="demo", url="https://b.example") for number in range(1201)]
-    lines = list(feed.encode_routes(routes, reset=True))
-    heard = [message for line in lines for message in feed.Decoder().feed(line)]
-    assert [isinstance(message, feed.Routes) and message.reset for message in heard] == [True, False, False]
-    assert [route for message in heard if isinstance(message, feed.Routes) for route in message.set] == routes
+    lines = list(feed.lines(feed.Routes(reset=True, set=tuple(routes), remove=(("d", "demo", 0, ""),))))
+    heard = [message for line in lines for message in feed.Decoder().feed(line) if isinstance(message, feed.Routes)]
+    assert [(message.reset, len(message.remove)) for message in heard] == [(True, 1), (False, 0), (False, 0)]
+    assert [route for message in heard for route in message.set] == routes
     assert max(len(line) for line in lines) < 100_000
-    assert list(feed.encode_routes([])) == []
-    assert list(feed.encode_routes([], reset=True)) == [feed.encode(feed.Routes(reset=True))]
+    for message in MESSAGES:
+        assert list(feed.lines(message)) == [feed.encode(message)]
 
 
 def test_message_of_another_version_is_passed_over() -> None:

@@ -7,7 +7,7 @@ that is not known, or a field too many, is no fault.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,16 +104,15 @@ def encode(message: Message) -> bytes:
     return json.dumps(_ENCODERS[type(message)](message), separators=(",", ":")).encode() + b"\n"
 
 
-def encode_routes(routes: Iterable[Route], *, reset: bool = False) -> Iterator[bytes]:
-    """Any number of routes, in lines that are short enough for the workers to serve between them."""
-    part: list[Route] = []
-    for route in routes:
-        part.append(route)
-        if len(part) == ROUTES_A_LINE:
-            yield encode(Routes(reset=reset, set=tuple(part)))
-            part, reset = [], False
-    if part or reset:
-        yield encode(Routes(reset=reset, set=tuple(part)))
+def lines(message: Message) -> Iterator[bytes]:
+    """The same, but many routes as several lines, so that a worker serves between them."""
+    if not isinstance(message, Routes) or len(message.set) <= ROUTES_A_LINE:
+        yield encode(message)
+        return
+    first, rest = message.set[:ROUTES_A_LINE], message.set[ROUTES_A_LINE:]
+    yield encode(Routes(reset=message.reset, set=first, remove=message.remove))
+    for start in range(0, len(rest), ROUTES_A_LINE):
+        yield encode(Routes(set=rest[start : start + ROUTES_A_LINE]))
 
 
 class Decoder:

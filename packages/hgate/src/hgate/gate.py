@@ -1,0 +1,117 @@
+"""Leads each connection to where its server name says: by a tunnel, or as it is."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from hbone.urls import URL
+from hgate.approach import Approach
+from hgate.carrier import Carrier
+from hgate.connection import Connection
+from hgate.counts import ROUTE, Counts
+from hgate.dial import Dials
+from hgate.hello import Hellos
+from hgate.pipes import Pipes
+from hgate.poller import Poller
+from hgate.raw import Raw
+from hgate.resolver import Resolver, Start
+from hgate.routes import RouteTable, read_sni
+from hgate.tokens import Tokens
+from hgate.tunnel import Tunnel
+
+
+class Open(Protocol):
+    """A connection that has been led on, or is about to be."""
+
+    def end_now(self) -> None:
+        """Break it."""
+
+
+class Gate:
+    """All connections of a worker; ``ended`` is told when one has gone."""
+
+    def __init__(
+        self,
+        *,
+        poller: Poller,
+        table: RouteTable,
+        tokens: Tokens,
+        carrier: Carrier,
+        counts: Counts,
+        hello_timeout: float,
+        start: Start,
+        ended: Callable[[], None],
+    ) -> None:
+        self._poller = poller
+        self._table = table
+        self._tokens = tokens
+        self._carrier = carrier
+        self._counts = counts
+        self._ended = ended
+        self._open: set[Open] = set()
+        self._pipes = Pipes()
+        self._dials = Dials(poller=poller)
+        self._resolver = Resolver(start=start)
+        self.hellos = Hellos(poller=poller, seconds=hello_timeout, taken=self._lead, gone=ended)
+
+    def __len__(self) -> int:
+        """Connections that are not over, in whatever state."""
+        return len(self._open) + len(self.hellos)
+
+    def take(self, connected: socket.socket, peer: tuple[str, int]) -> None:
+        """A connection that was accepted."""
+        self._counts.accepted += 1
+        self.hellos.take(Connection(connected, peer, counts=self._counts))
+
+    def end_now(self, reason: str) -> None:
+        """Break all."""
+        self.hellos.end_all(reason)
+        for one in list(self._open):
+            one.end_now()
+
+    def _lead(self, connection: Connection, first: bytes) -> None:
+        destination = read_sni(connection.sni)
+        target = self._table.find(destination) if destination else None
+        if target is None:
+            known = "no route" if destination else "not the name of a service" if connection.sni else "no server name"
+            connection.refused(known, cause=ROUTE)
+            self._ended()
+            return
+        connection.target = target
+        if isinstance(target.place, URL):
+            tunnel = Tunnel(
+                connection, target.place, carrier=self._carrier, tokens=self._tokens, over=self._tunnel_over
+            )
+            self._open.add(tunnel)
+            self._counts.tunnels += 1
+            self._counts.open_tunnels += 1
+            tunnel.begin(first, identity=target.identity)
+        else:
+            self._counts.raw += 1
+            self._counts.open_raw += 1
+
+            def arrived(approach: Approach, dialled: socket.socket | None) -> None:
+                self._open.discard(approach)
+                if dialled is None:
+                    self._raw_over(None)
+                    return
+                raw = Raw(connection, dialled, poller=self._poller, pipes=self._pipes, over=self._raw_over)
+                self._open.add(raw)
+                raw.begin(first)
+
+            approach = Approach(connection, target.place, dials=self._dials, arrived=arrived)
+            self._open.add(approach)
+            approach.begin(self._resolver)
+
+    def _raw_over(self, raw: Raw | None) -> None:
+        self._counts.open_raw -= 1
+        if raw is not None:
+            self._open.discard(raw)
+        self._ended()
+
+    def _tunnel_over(self, tunnel: Tunnel) -> None:
+        self._counts.open_tunnels -= 1
+        self._open.discard(tunnel)
+        self._ended()

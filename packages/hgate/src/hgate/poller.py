@@ -1,0 +1,128 @@
+"""One epoll for asyncio's own files and for the thousands that are not its: those are served without a detour.
+
+A callback of asyncio's costs a handle, a turn in a queue and a context; where a connection is a handful of system
+calls, that is as much again. A loop made with this selector serves its own files as ever, and calls at once, between
+them, what was given to ``set``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import select
+import selectors
+from collections.abc import Callable, Mapping
+from math import ceil
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+READ, WRITE = select.EPOLLIN, select.EPOLLOUT
+HUNG_UP, BROKEN = select.EPOLLHUP, select.EPOLLERR
+# Of all who wait for one listening socket, one is woken: whoever has waited longest.
+ONE_OF_MANY = select.EPOLLEXCLUSIVE
+MAX_EVENTS = 512  # of one wait: then asyncio's timers and calls have their turn
+
+
+class Poller(selectors.BaseSelector):
+    """The selector; ``asyncio.SelectorEventLoop(poller)`` uses it."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._calls: dict[int, Callable[[int], None]] = {}
+        self._keys: dict[int, selectors.SelectorKey] = {}
+        # Numbers given to others since the wait: what it found was said of files that are closed by now.
+        self._fresh: set[int] = set()
+
+    def set(self, file: int, mask: int, call: Callable[[int], None]) -> None:
+        """Call with the events of epoll(7), of these kinds, or of an end or an error in any case. Raises OSError."""
+        if file in self._calls:
+            self._epoll.modify(file, mask)
+        else:
+            self._epoll.register(file, mask)
+            self._fresh.add(file)
+        self._calls[file] = call
+
+    def drop(self, file: int) -> None:
+        """Call no more; to be called before the file is closed."""
+        if self._calls.pop(file, None) is not None:
+            self._epoll.unregister(file)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait, serve what is ours, and return what is asyncio's."""
+        # asyncio waits for the time of its next timer: a wait that ended before would be one more round for nothing.
+        seconds = -1.0 if timeout is None else 0.0 if timeout <= 0 else ceil(timeout * 1e3) * 1e-3
+        try:
+            found = self._epoll.poll(seconds, MAX_EVENTS)
+        except InterruptedError:
+            return []
+        fresh, calls, theirs = self._fresh, self._calls, []
+        fresh.clear()
+        for file, events in found:
+            if file in fresh:
+                continue
+            call = calls.get(file)
+            if call is not None:
+                try:
+                    call(events)
+                except Exception as error:
+                    # It must not end the others, and would be met again and again.
+                    log.error("a bug ended a connection", extra={"fields": {"reason": repr(error)}}, exc_info=error)
+                    self.drop(file)
+            elif (key := self._keys.get(file)) is not None:
+                mask = (selectors.EVENT_READ if events & ~WRITE else 0) | (
+                    selectors.EVENT_WRITE if events & ~READ else 0
+                )
+                theirs.append((key, mask & key.events))
+        return theirs
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        file = _number(fileobj)
+        if file in self._keys:
+            raise KeyError(f"{fileobj!r} is registered already")
+        self._epoll.register(file, _mask(events))
+        self._fresh.add(file)
+        key = self._keys[file] = selectors.SelectorKey(fileobj, file, events, data)
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        key = self._keys.pop(_number(fileobj))
+        with contextlib.suppress(OSError):  # closed before it was unregistered: then epoll has forgotten it already
+            self._epoll.unregister(key.fd)
+        return key
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        file = _number(fileobj)
+        before = self._keys[file]
+        if before.events != events:
+            self._epoll.modify(file, _mask(events))
+        key = self._keys[file] = selectors.SelectorKey(fileobj, file, events, data)
+        return key
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._keys[_number(fileobj)]
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self._keys
+
+    def close(self) -> None:
+        self._epoll.close()
+        self._keys.clear()
+        self._calls.clear()
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """asyncio's loop, which shows its poller."""
+
+    def __init__(self) -> None:
+        self.poller = Poller()
+        super().__init__(self.poller)
+
+
+def _number(fileobj: Any) -> int:
+    return fileobj if isinstance(fileobj, int) else int(fileobj.fileno())
+
+
+def _mask(events: int) -> int:
+    return (READ if events & selectors.EVENT_READ else 0) | (WRITE if events & selectors.EVENT_WRITE else 0)

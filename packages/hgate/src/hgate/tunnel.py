@@ -1,0 +1,113 @@
+"""Leads a connection on by a tunnel: gets the token that it needs, and says what to do when there is no tunnel."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from hbone.errors import Failure as TunnelFailure
+from hbone.urls import URL
+from hgate.carrier import Carrier, Ended, Handle
+from hgate.connection import ENDED_NOW, Connection
+from hgate.counts import BROKEN, STATUS, TOKEN, UNREACHABLE
+from hgate.feed import NoToken, Token
+from hgate.routes import Identity
+from hgate.tokens import Tokens
+
+UNAUTHENTICATED = 401
+
+
+class Tunnel:
+    """One connection's tunnel; ``over`` is told when it has ended, or did not come about."""
+
+    __slots__ = ("_carrier", "_connection", "_first", "_handle", "_is_again", "_over", "_token", "_tokens", "_url")
+
+    def __init__(
+        self, connection: Connection, url: URL, *, carrier: Carrier, tokens: Tokens, over: Callable[[Tunnel], None]
+    ) -> None:
+        self._connection = connection
+        self._url = url
+        self._carrier = carrier
+        self._tokens = tokens
+        self._over = over
+        self._first = b""
+        self._token: Token | None = None
+        self._handle: Handle | None = None
+        self._is_again = False
+
+    def begin(self, first: bytes, *, identity: Identity | None) -> None:
+        """Open it, with a token of this identity, and send ``first`` before all else."""
+        self._first = first
+        if identity is None:
+            self._carry()
+        else:
+            self._tokens.find(identity, self._found)
+
+    def end_now(self) -> None:
+        if self._handle is not None:
+            self._handle.end_now()
+        else:
+            self._fail(ENDED_NOW, cause=TOKEN)
+
+    def _found(self, token: Token | NoToken) -> None:
+        if self._over is _nobody:  # ended while it waited
+            return
+        if isinstance(token, Token):
+            self._token = token
+            self._carry()
+            return
+        audience, account = token.identity.audience, token.identity.account
+        whose = f"for {audience}" + (f" of {account}" if account else "")
+        self._fail(_with_hint(f"no ID token {whose}: {token.error}", token.hint), cause=TOKEN)
+
+    def _carry(self) -> None:
+        self._handle = self._carrier.carry(
+            url=self._url,
+            local=self._connection.socket,
+            first=self._first,
+            token=self._token.token if self._token else None,
+            closed=self._closed,
+        )
+
+    def _closed(self, ended: Ended) -> None:
+        self._handle = None
+        counts = self._connection.counts
+        counts.sent += ended.sent
+        counts.received += ended.received
+        if ended.failure is None:
+            if not ended.is_orderly:
+                counts.errors[BROKEN] += 1
+            self._connection.closed(sent=ended.sent, received=ended.received, reason=ended.reason)
+            self._end()
+        elif ended.status == UNAUTHENTICATED and self._token is not None and not self._is_again:
+            # It may have been made for a service that was made anew, or by a clock that was wrong: once more.
+            self._is_again = True
+            self._tokens.refused(self._token, self._found)
+        else:
+            cause = STATUS if ended.status else UNREACHABLE
+            self._fail(self._why(ended.failure, status=ended.status), cause=cause, status=ended.status)
+
+    def _why(self, failure: TunnelFailure, *, status: int) -> str:
+        text = _with_hint(failure.message, failure.hint)
+        if status in (UNAUTHENTICATED, 403) and self._token is not None:
+            token = self._token
+            until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(token.expires))
+            whose = token.email or "an account that it does not name"
+            text += f"; the token was for {token.identity.audience}, of {whose}, until {until}"
+        return text
+
+    def _fail(self, reason: str, *, cause: str, status: int = 0) -> None:
+        self._connection.failed(reason, cause=cause, status=status)
+        self._end()
+
+    def _end(self) -> None:
+        over, self._over = self._over, _nobody
+        over(self)
+
+
+def _nobody(_: Tunnel) -> None:
+    """Who is told of the second end of a tunnel."""
+
+
+def _with_hint(text: str, hint: str) -> str:
+    return f"{text} (hint: {hint})" if hint else text
