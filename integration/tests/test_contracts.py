@@ -136,7 +136,7 @@ def test_log_fields_are_declared_and_stand_in_the_table(package: str) -> None:
                     if isinstance(key, ast.Constant) and key.value == "fields" and isinstance(value, ast.Dict):
                         used |= {str(k.value) for k in value.keys if isinstance(k, ast.Constant)}
             if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("lines."):
-                used |= {str(keyword.arg) for keyword in node.keywords} - {"tool", "level", "style"}
+                used |= {keyword.arg for keyword in node.keywords if keyword.arg} - {"tool", "level", "style"}
     assert used <= contract(package).LOG_FIELDS
     assert contract(package).LOG_FIELDS - tables.log_fields() == set()
 

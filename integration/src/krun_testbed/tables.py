@@ -26,6 +26,7 @@ CLI = {
     "hboned": "server_cli",
     "krun-discover": "command",
     "krun-iptables": "command",
+    "krun-launch": "command",
     "krun-secret": "secret_cli",
     "krun-token": "token_command",
 }

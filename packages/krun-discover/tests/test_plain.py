@@ -14,7 +14,27 @@ from krun_discover.options import Options
 from krun_discover.token_options import Asked
 
 TEXTS = st.sampled_from(
-    ["json", "shell", "x", "5", "0", "nan", "1e3", "3601", "0.5", "", "-1", "--", "--explain", "a b", "gke://p", "7s"]
+    [
+        "json",
+        "shell",
+        "x",
+        "5",
+        "0640",
+        "5:7",
+        "debug",
+        "0",
+        "nan",
+        "1e3",
+        "3601",
+        "0.5",
+        "",
+        "-1",
+        "--",
+        "--explain",
+        "a b",
+        "gke://p",
+        "7s",
+    ]
 )
 DISCOVER = ["--mesh", "--format", "--context", "--timeout", "--explain", "--log-level", "doctor", "-h", "--fo"]
 TOKEN = ["--audience", "--namespace", "--service-account", "--context", "--expiration", "--to", "--owner", "--watch"]
@@ -30,7 +50,8 @@ def lines(names: Sequence[str]) -> st.SearchStrategy[list[str]]:
 
 
 ENVIRONS = st.dictionaries(
-    st.sampled_from(["MESH", "WORKLOAD_NAMESPACE", "WORKLOAD_SERVICE_ACCOUNT"]), st.sampled_from(["", "demo"])
+    st.sampled_from(["MESH", "WORKLOAD_NAMESPACE", "WORKLOAD_SERVICE_ACCOUNT", "KRUN_LOG_LEVEL", "KRUN_LOG_FORMAT"]),
+    st.sampled_from(["", "demo", "debug", "json"]),
 )
 
 
@@ -62,6 +83,8 @@ def test_what_krun_discover_reads_by_itself_click_reads_the_same(arguments: list
 @given(kind=st.sampled_from(["kubernetes", "id", "access", "ids"]), arguments=lines(TOKEN), environ=ENVIRONS)
 @example(kind="kubernetes", arguments=["--audience", "a", "--audience=b", "--to", "f", "--watch"], environ={})
 @example(kind="kubernetes", arguments=["--audience", "a"], environ={"WORKLOAD_NAMESPACE": "demo"})
+@example(kind="kubernetes", arguments=["--audience", "a", "--to", "f", "--owner", "5:7", "--mode=0640"], environ={})
+@example(kind="access", arguments=[], environ={"KRUN_LOG_LEVEL": "warning", "KRUN_LOG_FORMAT": "text"})
 @example(kind="id", arguments=["--audience=https://a/?b=c", "--explain"], environ={})
 @example(kind="access", arguments=["--scope", "a", "--scope", "b"], environ={})
 def test_what_krun_token_reads_by_itself_click_reads_the_same(
@@ -96,6 +119,7 @@ def test_the_forms_of_every_day_need_no_click(arguments: list[str]) -> None:
     [
         ["kubernetes", "--audience", "istio-ca"],
         ["kubernetes", "--audience=istio-ca", "--to", "token", "--watch"],
+        ["kubernetes", "--audience", "a", "--to", "token", "--owner", "1337:1337", "--timeout", "30"],
         ["kubernetes", "--audience", "a", "--namespace", "b", "--service-account", "c", "--context", "d"],
         ["id", "--audience", "https://web.a.run.app"],
         ["access"],
@@ -106,7 +130,8 @@ def test_the_tokens_of_every_day_need_no_click(arguments: list[str]) -> None:
 
 
 ASKED: list[tuple[Callable[..., object], list[str], dict[str, str]]] = [
-    (options.read, [], {"KRUN_LOG_LEVEL": "debug"}),
+    (options.read, [], {"KRUN_LOG_LEVEL": "loud"}),
+    (options.read, [], {"KRUN_LOG_FORMAT": "xml"}),
     (options.read, [], {"_KRUN_DISCOVER_COMPLETE": "bash_source"}),
     (options.read, ["--help"], {}),
     (options.read, ["--format", "xml"], {}),
@@ -118,7 +143,9 @@ ASKED: list[tuple[Callable[..., object], list[str], dict[str, str]]] = [
     (token_options.read, ["id", "--audience", "a b"], {}),
     (token_options.read, ["access", "--watch"], {}),
     (token_options.read, ["access", "--to", "f", "--explain"], {}),
-    (token_options.read, ["access", "--to", "f", "--mode", "0640"], {}),
+    (token_options.read, ["access", "--to", "f", "--mode", "0999"], {}),
+    (token_options.read, ["access", "--to", "f", "--owner", "root"], {}),
+    (token_options.read, ["access", "--owner", "1337"], {}),
 ]
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from krun_launch import lines
 from krun_testbed import processes
 from krun_testbed.certificates import Authority, spiffe_id, write_workload
 
@@ -31,3 +35,12 @@ def workload(address: str, authority: Authority, tmp_path: Path) -> dict[str, st
 def alone() -> dict[str, str]:
     """The environment of an application without a mesh."""
     return processes.environment(KRUN_MODE="none", KRUN_LOG_FORMAT="text")
+
+
+@pytest.fixture
+def logged(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """What this process has logged since it was asked last."""
+    kept = dict(lines._wanted)
+    lines.configure(tool="test", style="json")
+    yield lambda: [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    lines._wanted.update(kept)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from krun_launch.cli import command
+from krun_launch.command import command
 from krun_launch.contract import READS
 from krun_testbed import processes
 
@@ -15,6 +15,7 @@ pytestmark = pytest.mark.loopback
 # Each would cost more than all of krun-launch; the application must not wait for them.
 HEAVY = (
     "asyncio",
+    "click",
     "cryptography",
     "ssl",
     "subprocess",
@@ -23,6 +24,8 @@ HEAVY = (
     "tempfile",
     "shutil",
     "importlib.metadata",
+    "logging",
+    "typing",
 )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,7 +83,7 @@ def test_agent_that_has_none_yet_is_waited_for(tmp_path: Path, roots: list[str])
 
 
 def test_file_that_cannot_be_written_is_one_warning(
-    tmp_path: Path, roots: list[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, roots: list[str], logged: Callable[[], list[dict[str, Any]]]
 ) -> None:
     first, second, _ = roots
     files = Files(tmp_path, given=first)
@@ -89,4 +91,4 @@ def test_file_that_cannot_be_written_is_one_warning(
     (tmp_path / ".root.pem.new").mkdir()
     files.tell(first, second)
     files.follower.act()
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert [line["severity"] for line in logged()] == ["WARNING"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -135,12 +136,16 @@ def test_failures_are_tried_again_later_and_later_but_after_a_minute_at_the_late
     assert world.schedule.counts == [Count(name="token", succeeded=0, failed=10)]
 
 
-def test_each_failure_is_one_warning_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_failure_is_one_warning_with_its_reason(logged: Callable[[], list[dict[str, Any]]]) -> None:
     world = World(life=Life(begins=50000, ends=53600))
     world.pass_time(600)
     world.finish(Misconfigured("refused"))
-    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert vars(record)["fields"] == {
+    (line,) = logged()
+    del line["time"]
+    assert line == {
+        "severity": "WARNING",
+        "tool": "test",
+        "message": "task failed, tried again",
         "part": "token",
         "reason": "refused",
         "count": 1,

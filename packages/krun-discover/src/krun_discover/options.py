@@ -32,7 +32,8 @@ class Options(Record):
 def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Options | None:
     """The plain form; None when there is more to it, or something is wrong with it."""
     found = plain.read(arguments, values=(*VALUES, TOKEN), switches=["--explain"])
-    if found is None or not plain.is_plain(environ, tool=TOOL) or any(len(found.get(name, [])) > 1 for name in VALUES):
+    of_log = plain.of_log(environ, tool=TOOL)
+    if found is None or of_log is None or any(len(found.get(name, [])) > 1 for name in VALUES):
         return None
     try:
         tokens = tuple(token(text) for text in found.get(TOKEN, []))
@@ -50,6 +51,8 @@ def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Options | None
         context=context,
         timeout=seconds,
         tokens=tokens,
+        log_level=of_log[0],
+        log_format=of_log[1],
     )
 
 

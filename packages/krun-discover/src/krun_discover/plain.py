@@ -10,8 +10,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-# Of logging: their values are checked by click.
-NOT_PLAIN = ("KRUN_LOG_LEVEL", "KRUN_LOG_FORMAT")
+# Variables of logging, and their values; a wrong one is told by click.
+OF_LOG = {
+    "KRUN_LOG_LEVEL": ("info", "debug", "warning", "error"),
+    "KRUN_LOG_FORMAT": ("auto", "text", "json"),
+}
 LONGEST = 3600.0  # seconds of --timeout
 
 
@@ -35,10 +38,13 @@ def read(
     return found
 
 
-def is_plain(environ: Mapping[str, str], *, tool: str) -> bool:
-    """Tell whether no variable asks for what only click does."""
-    complete = f"_{tool.replace('-', '_').upper()}_COMPLETE"
-    return not any(environ.get(name) for name in (*NOT_PLAIN, complete))
+def of_log(environ: Mapping[str, str], *, tool: str) -> tuple[str, str] | None:
+    """Level and format of log lines; None when a variable asks for what only click does."""
+    if environ.get(f"_{tool.replace('-', '_').upper()}_COMPLETE"):
+        return None
+    level, style = (environ.get(name) or known[0] for name, known in OF_LOG.items())
+    known_levels, known_styles = OF_LOG.values()
+    return (level, style) if level in known_levels and style in known_styles else None
 
 
 def seconds(text: str) -> float | None:

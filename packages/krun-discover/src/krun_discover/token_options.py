@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 TOOL = "krun-token"
 KINDS = ("kubernetes", "id", "access")
-COMMON = ("--to", "--timeout")
+COMMON = ("--to", "--owner", "--mode", "--timeout")
 OF_KIND = {
     "kubernetes": ("--audience", "--namespace", "--service-account", "--context"),
     "id": ("--audience",),
@@ -50,14 +50,15 @@ class Asked(Record):
 
 def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Asked | None:
     """The plain form; None when there is more to it, or something is wrong with it."""
-    if not arguments or arguments[0] not in KINDS or not plain.is_plain(environ, tool=TOOL):
+    of_log = plain.of_log(environ, tool=TOOL)
+    if not arguments or arguments[0] not in KINDS or of_log is None:
         return None
     kind = arguments[0]
     found = plain.read(arguments[1:], values=(*OF_KIND[kind], *COMMON), switches=["--watch", "--explain"])
     if found is None or any(len(values) > 1 for name, values in found.items() if name != MANY.get(kind)):
         return None
     audiences, scopes = tuple(found.get("--audience", [])), tuple(found.get("--scope", []))
-    options = _options(found)
+    options = _options(found, of_log=of_log)
     if options is None or (kind != "access" and not audiences) or not all(map(plain.is_word, (*audiences, *scopes))):
         return None
     if kind != "kubernetes":
@@ -72,17 +73,26 @@ def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Asked | None:
     )
 
 
-def _options(found: Mapping[str, Sequence[str]]) -> Options | None:
+def _options(found: Mapping[str, Sequence[str]], *, of_log: tuple[str, str]) -> Options | None:
     timeout = plain.seconds(_one(found, "--timeout") or "60")
     to, watch, explain = _one(found, "--to"), "--watch" in found, "--explain" in found
-    if timeout is None or (watch and not to) or (explain and to):
+    of_file = watch or "--owner" in found or "--mode" in found
+    if timeout is None or (of_file and not to) or (explain and to):
         return None
-    file = None
-    if to:
-        from krun_discover.token_file import TokenFile
+    try:
+        file = _file(to, owner=_one(found, "--owner"), mode=_one(found, "--mode")) if to else None
+    except ValueError:
+        return None
+    level, style = of_log
+    return Options(file=file, watch=watch, explain=explain, timeout=timeout, log_level=level, log_format=style)
 
-        file = TokenFile(path=to)
-    return Options(file=file, watch=watch, explain=explain, timeout=timeout)
+
+def _file(path: str, *, owner: str, mode: str) -> TokenFile:
+    """Raises ValueError."""
+    from krun_discover import token_file
+
+    uid, gid = token_file.owner(owner) if owner else (-1, -1)
+    return token_file.TokenFile(path=path, mode=token_file.mode(mode) if mode else token_file.MODE, uid=uid, gid=gid)
 
 
 def _one(found: Mapping[str, Sequence[str]], name: str) -> str:

@@ -10,7 +10,10 @@ import contextlib
 import os
 import signal
 from pathlib import Path
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 CHUNK = 1 << 16
 LONGEST = 1 << 13  # bytes of one line that are looked at

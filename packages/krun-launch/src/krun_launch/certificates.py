@@ -7,21 +7,18 @@ rest of this package.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import stat
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from krun_launch import rundir
+from krun_launch import lines, rundir
 from krun_launch.errors import Misconfigured
 from krun_launch.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cryptography import x509
-
-log = logging.getLogger(__name__)
 
 CHAIN = "certificates.pem"
 KEY = "private_key.pem"
@@ -82,7 +79,7 @@ class Keeper:
     def verify(self) -> Identity:
         """Check the set that was placed; raises Misconfigured when it does not fit."""
         identity = self._check(self._placed)
-        log.info("certificates installed", extra={"fields": _fields(identity, source=self._source)})
+        lines.info("certificates installed", **_fields(identity, source=self._source))
         return identity
 
     def install(self) -> Identity:
@@ -108,12 +105,13 @@ class Keeper:
             # It is looked at again each time, not only at its next change: files may be replaced one by one.
             if error.message != self._complaint:
                 self._complaint = error.message
-                log.error(
+                lines.error(
                     "new certificates do not fit, the old ones stay",
-                    extra={"fields": {"source": str(self._source), "reason": error.message}},
+                    source=str(self._source),
+                    reason=error.message,
                 )
             return False
-        log.info("certificates replaced", extra={"fields": _fields(identity, source=self._source)})
+        lines.info("certificates replaced", **_fields(identity, source=self._source))
         return True
 
     def _check(self, content: dict[str, bytes]) -> Identity:

@@ -6,19 +6,16 @@ here waits: an Envoy that is frozen is asked again later.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from krun_launch import istio_scopes, rundir
+from krun_launch import istio_scopes, lines, rundir
 from krun_launch.probe import Exchange
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_launch.loop import Loop
     from krun_launch.plan import Scopes
-
-log = logging.getLogger(__name__)
 
 EVERY = 2.0  # seconds between questions
 LIMIT = 1.0  # seconds for one answer
@@ -100,9 +97,10 @@ class ClusterWatch:
             try:
                 rundir.replace(self._scopes.file, text, owner=self._scopes.owner)
             except OSError as error:
-                log.warning(
+                lines.warning(
                     "ports of the mesh cannot be written",
-                    extra={"fields": {"target": str(self._scopes.file), "reason": error.strerror}},
+                    target=str(self._scopes.file),
+                    reason=error.strerror,
                 )
                 return
             self._written = text

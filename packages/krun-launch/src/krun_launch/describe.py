@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from krun_launch.identity import Identity
 from krun_launch.plan import Plan, Step
 from krun_launch.spawn import ProcessSpec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def describe(plan: Plan, *, env: Mapping[str, str]) -> str:

@@ -5,21 +5,20 @@ The program runs as the application, with the application's variables: it is cap
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 import urllib.parse
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NoReturn
 
-from krun_launch import errors
+from krun_launch import errors, lines
 from krun_launch.errors import DeadlinePassed, Misconfigured
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from krun_launch.identity import Identity
     from krun_launch.plan import Step
-
-log = logging.getLogger(__name__)
 
 NAME = "egress probe"
 DEFAULT = 10.0  # seconds for an answer that is good
@@ -130,8 +129,6 @@ def run() -> None:
     """The program's work."""
     import os
 
-    from krun_launch import log as lines
-
     env = os.environ
     style, level = env.get("KRUN_LOG_FORMAT") or "auto", env.get("KRUN_LOG_LEVEL") or "info"
     lines.configure(tool="krun-launch", level=level, style=style)
@@ -141,7 +138,7 @@ def run() -> None:
     except DeadlinePassed as failure:
         if need == REQUIRED:
             raise
-        log.warning("egress probe failed, going on all the same", extra={"fields": {"reason": failure.message}})
+        lines.warning("egress probe failed, going on all the same", reason=failure.message)
 
 
 def main() -> NoReturn:

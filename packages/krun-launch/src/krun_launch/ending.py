@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import signal
 import time
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING
 
-from krun_launch import signals
+from krun_launch import lines, signals
 from krun_launch.contract import PORTS
 from krun_launch.plan import AGENT, APP, ENVOY, HBONED, NAMES, SSHD
 from krun_launch.signals import ENDING, FORWARDED
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_launch.probe import Exchange
     from krun_launch.supervise import Cause, Supervisor
-
-log = logging.getLogger(__name__)
 
 QUICK = 1.0  # seconds that a helper has when nobody needs it any more
 ADMIN = 0.5  # seconds for an answer of Envoy's admin port
@@ -91,7 +88,7 @@ class Ending:
         self._was_ready = supervisor.was_ready
         self._has_no_new_tunnels = False
         # An application that ends by itself, with nothing around it, needs no words.
-        self._level = logging.INFO if cause.signal or cause.failure else supervisor.level
+        self._level = lines.INFO if cause.signal or cause.failure else supervisor.level
         self._actions: dict[str, Callable[[], None]] = {
             NOT_READY: self._not_ready,
             NO_NEW_TUNNELS: self._no_new_tunnels,
@@ -108,18 +105,18 @@ class Ending:
         Raises:
             Failure: the one that is the cause.
         """
-        log.log(self._level, "ending", extra={"fields": {"reason": self._cause.reason}})
+        lines.write(self._level, "ending", reason=self._cause.reason)
         try:
             self._in_order()
             status = self._status()
         except _Now as now:
             # The application's own status, if it had one before it was killed.
             status = self._parts.statuses.get(APP, 128 + now.number)
-            log.warning("second signal: killed", extra={"fields": self._fields(signal=signals.name(now.number))})
+            lines.warning("second signal: killed", **self._fields(signal=signals.name(now.number)))
             self._kill()
         failure = self._cause.failure
         status = status if failure is None else int(failure.exit_code)
-        log.log(self._level, "ended", extra={"fields": self._fields(status=status)})
+        lines.write(self._level, "ended", **self._fields(status=status))
         if failure is not None:
             raise failure
         return status
@@ -133,10 +130,10 @@ class Ending:
             for step in order(alive=alive, was_up=was_up):
                 self._supervisor.step = step
                 self._actions[step]()
-                log.log(self._level, "end step done", extra={"fields": self._fields(step=step)})
+                lines.write(self._level, "end step done", **self._fields(step=step))
         except _Late:
             left = [name for name in PARTS if self._parts.is_alive(name)]
-            log.warning("grace is over: killed", extra={"fields": self._fields(part=", ".join(left))})
+            lines.warning("grace is over: killed", **self._fields(part=", ".join(left)))
             self._kill()
 
     def _status(self) -> int:
@@ -223,7 +220,7 @@ class Ending:
         self._wait_for(*names, limit=QUICK)
         for name in names:
             if self._parts.signal(name, signal.SIGKILL):
-                log.warning("killed", extra={"fields": self._fields(part=name)})
+                lines.warning("killed", **self._fields(part=name))
         self._wait_for(*names, limit=QUICK)
 
     def _kill(self) -> None:
@@ -261,9 +258,7 @@ class Ending:
         for name in self._supervisor.collect(min(timeout, left)):
             # hboned ends by itself when its last tunnel does; Envoy's death cuts requests that were waited for.
             if name in (ENVOY, AGENT, NAMES) and self._supervisor.step != HELPERS_END:
-                log.warning(
-                    "died before its turn", extra={"fields": self._fields(part=name, step=self._supervisor.step)}
-                )
+                lines.warning("died before its turn", **self._fields(part=name, step=self._supervisor.step))
         self._act_on_signals()
 
     def _act_on_signals(self) -> None:

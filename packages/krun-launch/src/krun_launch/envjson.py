@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import select
 import stat
 import time
 from collections.abc import Mapping
 
+from krun_launch import lines
 from krun_launch.errors import DeadlinePassed, Failure, Malformed, Misconfigured
 from krun_launch.signals import HARMLESS, Signals
-
-log = logging.getLogger(__name__)
 
 PROGRESS = 2.0  # seconds of silence after which a person is told what is waited for
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -67,7 +65,7 @@ def read(descriptor: int, *, name: str, timeout: float, signals: Signals) -> dic
             raise _late(name=name, timeout=timeout, got=bool(data.strip()))
         if passed >= PROGRESS and not told:
             told = True
-            log.info("waiting for the environment", extra={"fields": {"source": name}})
+            lines.info("waiting for the environment", source=name)
         until = timeout if told else min(timeout, PROGRESS)
         ready = {number for number, _ in poll.poll(max(0.0, until - passed) * 1000 + 1)}
         _raise_interrupt(signals)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from krun_launch.static_settings import StaticSettings
 
-Json = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+Json = dict[str, "Any"]
 
 TYPE = "type.googleapis.com/"
 TLS = "envoy.extensions.transport_sockets.tls.v3"

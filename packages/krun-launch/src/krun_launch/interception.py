@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import click
-
 from krun_launch.errors import Denied, Misconfigured
 from krun_launch.facts import Facts
 from krun_launch.identity import PROXY
@@ -132,5 +130,7 @@ def _cannot(env: Mapping[str, str], *, facts: Facts, has_agent: bool) -> str:
 def _one_of(env: Mapping[str, str], name: str, *values: str) -> str:
     text = env.get(name, "")
     if text and text not in values:
+        import click  # late: it is a third of a start
+
         raise click.BadParameter(f"{name}: {text!r} is not one of {', '.join(values)}")
     return text

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from krun_launch.contract import PORTS
 from krun_launch.errors import Misconfigured
 from krun_launch.istio_settings import IstioSettings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 VARIABLE = "PROXY_CONFIG"
 # What others rely on: the health port, Envoy's admin port, and where the agent's files are.

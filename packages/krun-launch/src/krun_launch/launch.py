@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from krun_launch import envjson, facts, rundir, signals
+from krun_launch import envjson, facts, lines, rundir, signals
 from krun_launch.errors import Misconfigured
 from krun_launch.facts import Facts
 from krun_launch.plan import Plan, plan
@@ -20,11 +18,10 @@ from krun_launch.signals import Signals
 from krun_launch.spawn import INHERIT, NULL
 from krun_launch.supervise import Supervisor
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_launch.certificates import Keeper
     from krun_launch.plan import Certificates
-
-log = logging.getLogger(__name__)
 
 STDIN = "-"
 
@@ -51,7 +48,7 @@ def launch(request: Request, *, env: Mapping[str, str]) -> int:
         try:
             found, app_stdin = _environment(request, env=env, arriving=arriving)
         except envjson.Interrupted as interrupted:
-            log.info("ended before the start", extra={"fields": {"signal": signals.name(interrupted.number)}})
+            lines.info("ended before the start", signal=signals.name(interrupted.number))
             return 128 + interrupted.number
         settled = {**found, **request.flags}
         around = facts.look(settled)
@@ -139,11 +136,11 @@ def _print(made: Plan, *, env: Mapping[str, str]) -> None:
 
 def _warn(made: Plan, *, is_below_shell: bool) -> None:
     for note in made.notes:
-        log.info(note, extra={"fields": {"mode": made.mode, "interception": made.interception}})
+        lines.info(note, mode=made.mode, interception=made.interception)
     for warning in made.warnings:
-        log.warning(warning, extra={"fields": {"mode": made.mode, "reason": made.reason}})
+        lines.warning(warning, mode=made.mode, reason=made.reason)
     if is_below_shell:
-        log.warning('PID 1 is a shell, which drops SIGTERM: use ENTRYPOINT ["krun-launch","--init","--"]')
+        lines.warning('PID 1 is a shell, which drops SIGTERM: use ENTRYPOINT ["krun-launch","--init","--"]')
 
 
 def _run(made: Plan, *, signals: Signals, init: int | None, keeps_run_dir: bool) -> int:
@@ -153,7 +150,7 @@ def _run(made: Plan, *, signals: Signals, init: int | None, keeps_run_dir: bool)
     from krun_launch import ports, resolver
 
     if os.geteuid() == 0 and resolver.mend():
-        log.warning("the resolver's file was still that of a run that was killed: put back")
+        lines.warning("the resolver's file was still that of a run that was killed: put back")
     ports.check(made.ports)
     written = rundir.written(
         made.run_dir,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import click
-
 from krun_launch.errors import Misconfigured
 from krun_launch.facts import Facts
 from krun_launch.interception import CAPTURED, WHITEBOX
@@ -38,6 +36,8 @@ def choose(env: Mapping[str, str], *, facts: Facts) -> Choice:
     """
     asked = env.get("KRUN_MODE") or AUTO
     if asked not in MODES:
+        import click  # late: it is a third of a start
+
         raise click.BadParameter(f"KRUN_MODE: {asked!r} is not one of {', '.join(MODES)}")
     if asked == PROXYLESS:
         raise Misconfigured(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 
-from krun_launch import signals
+from krun_launch import lines, signals
 from krun_launch.loop import Died
 from krun_launch.spawn import SESSION, ProcessSpec, spawn
-
-log = logging.getLogger(__name__)
 
 
 class Parts:
@@ -76,7 +73,7 @@ class Parts:
                 del self._pids[name]
                 self.statuses[name] = death.status
                 return name
-        log.debug("orphan reaped", extra={"fields": {"pid": death.pid, "status": death.status}})
+        lines.debug("orphan reaped", pid=death.pid, status=death.status)
         return None
 
 

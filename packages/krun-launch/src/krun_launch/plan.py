@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from krun_launch import environments, identity, mode
 from krun_launch.errors import Misconfigured
@@ -16,6 +15,7 @@ from krun_launch.record import NONE, Record
 from krun_launch.settings import Settings, settings
 from krun_launch.spawn import GROUP, INHERIT, NULL, SESSION, SHARED, ProcessSpec
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_launch.identity import Identity
     from krun_launch.startup_probe import Probe

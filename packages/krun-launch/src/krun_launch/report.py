@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from krun_launch import lines
 from krun_launch.status import Pages
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_launch.metrics import State
     from krun_launch.supervise import Supervisor
-
-log = logging.getLogger(__name__)
 
 
 def pages(supervisor: Supervisor) -> Pages:
@@ -55,5 +53,5 @@ def _state(supervisor: Supervisor) -> State:
 def _end(supervisor: Supervisor) -> None:
     """As SIGTERM does; in an end that is under way it would be a second one, and cut it short."""
     if not supervisor.is_ending:
-        log.info("asked to end", extra={"fields": {"reason": "POST /quitquitquit"}})
+        lines.info("asked to end", reason="POST /quitquitquit")
         supervisor.pending.append(signal.SIGTERM)

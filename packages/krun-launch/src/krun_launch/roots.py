@@ -6,18 +6,14 @@ plane that signs with a new root would be a stranger, though it has told of that
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING
-
-from krun_launch import rundir
+from krun_launch import lines, rundir
 from krun_launch.expiry import BLOCK, LIMIT
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 
     from krun_launch.plan import Roots
-
-log = logging.getLogger(__name__)
 
 
 class Follower:
@@ -44,7 +40,7 @@ class Follower:
             self._take(_blocks(self._roots.learnt))
         except OSError as error:
             fields = {"target": str(self._roots.file), "reason": error.strerror}
-            log.warning("the mesh's roots cannot be followed", extra={"fields": fields})
+            lines.warning("the mesh's roots cannot be followed", **fields)
 
     def _take(self, learnt: frozenset[bytes]) -> None:
         ours = _blocks(self._roots.file)
@@ -55,7 +51,7 @@ class Follower:
             return
         text = b"".join(sorted(learnt)).decode("ascii")
         rundir.replace(self._roots.file, text, owner=self._roots.owner)
-        log.info("the mesh's roots changed", extra={"fields": {"count": len(learnt)}})
+        lines.info("the mesh's roots changed", count=len(learnt))
 
 
 def _blocks(path: Path) -> frozenset[bytes]:
@@ -66,5 +62,5 @@ def _blocks(path: Path) -> frozenset[bytes]:
 
 
 def _block(body: bytes) -> bytes:
-    lines = b"\n".join(body[at : at + 64] for at in range(0, len(body), 64))
-    return b"-----BEGIN CERTIFICATE-----\n" + lines + b"\n-----END CERTIFICATE-----\n"
+    wrapped = b"\n".join(body[at : at + 64] for at in range(0, len(body), 64))
+    return b"-----BEGIN CERTIFICATE-----\n" + wrapped + b"\n-----END CERTIFICATE-----\n"

@@ -11,14 +11,15 @@ import os
 import signal
 import stat
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from krun_launch import prctl
 from krun_launch.errors import Exit, Failure
 from krun_launch.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import ClassVar, NoReturn
 
     from krun_launch.identity import Identity
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from typing import TYPE_CHECKING
 
+from krun_launch import lines
 from krun_launch.errors import DeadlinePassed, Failure
 from krun_launch.parts import ending_of
 from krun_launch.plan import APP, Diagnosis, Step
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_launch.certificates import Keeper
     from krun_launch.spawn import ProcessSpec
     from krun_launch.startup_probe import Probe
     from krun_launch.supervise import Supervisor
-
-log = logging.getLogger(__name__)
 
 ATTEMPT = 5.0  # seconds for one answer of a probe
 PAUSES = (0.002, 0.05)  # seconds between attempts: the shortest, and the longest
@@ -60,7 +58,7 @@ class Start:
         if step.wait is not None:
             self._wait(step, step.wait)
         supervisor.seconds[step.name] = time.monotonic() - began
-        log.log(supervisor.level, "step done", extra={"fields": {"step": step.name, "at_ms": supervisor.at_ms}})
+        lines.write(supervisor.level, "step done", step=step.name, at_ms=supervisor.at_ms)
 
     def _run(self, step: Step, spec: ProcessSpec) -> None:
         """Run a process to its end, while the loop goes on."""

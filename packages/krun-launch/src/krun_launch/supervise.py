@@ -5,16 +5,14 @@ One loop, without threads and asyncio: a signal or a death is acted on at once, 
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 import signal
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from krun_launch import below, prctl, signals
+from krun_launch import below, lines, prctl, signals
 from krun_launch.errors import Failure, Misconfigured, Unreachable
 from krun_launch.loop import Died, Loop, Signalled
 from krun_launch.parts import Parts, ending_of
@@ -25,12 +23,11 @@ from krun_launch.spawn import SHARED, CannotRun, NotFound, ProcessSpec
 from krun_launch.start import Start
 from krun_launch.upkeep import Upkeep
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_launch.certificates import Keeper
     from krun_launch.oneshot import OneShot
     from krun_launch.probe import Exchange
-
-log = logging.getLogger(__name__)
 
 RESTARTABLE = (ENVOY, AGENT)
 MOMENT = 0.1  # seconds
@@ -86,7 +83,7 @@ class Supervisor:
         self.was_ready = False
         self.fallen: deque[str] = deque()  # parts to be started again
         # Alone with its application, krun-launch says no more than its one warning.
-        self.level = logging.INFO if plan.status_host else logging.DEBUG
+        self.level = lines.INFO if plan.status_host else lines.DEBUG
 
     def run(self) -> int:
         """Start, watch, end; nothing that was started is left, whatever happens.
@@ -108,7 +105,7 @@ class Supervisor:
             self.let_go()
             if count := below.sweep():
                 # What an application that ended, or went into the background, has left.
-                log.log(self.level, "killed what was left", extra={"fields": {"count": count}})
+                lines.write(self.level, "killed what was left", count=count)
             if status is not None:
                 status()
 
@@ -127,7 +124,7 @@ class Supervisor:
         self.loop.unwatch(pipe)
         # In an end that is under way it would be a second signal, and cut it short.
         if not self.is_ending:
-            log.warning("krun-launch --init above is gone: ending")
+            lines.warning("krun-launch --init above is gone: ending")
             self.pending.append(signal.SIGTERM)
 
     def _serve_status(self) -> Callable[[], None] | None:
@@ -213,7 +210,7 @@ class Supervisor:
     def _set_ready(self) -> None:
         self.is_ready = self.was_ready = True
         self.step = "ready"
-        log.log(self.level, "ready", extra={"fields": {**self._mode(), "at_ms": self.at_ms}})
+        lines.write(self.level, "ready", **self._mode(), at_ms=self.at_ms)
 
     @property
     def at_ms(self) -> int:
@@ -264,15 +261,13 @@ class Supervisor:
         if name == APP:
             raise Ended(Cause(reason=f"the application {ending_of(status)}"))
         if name == SSHD:
-            log.warning("krun-sshd died: no debug shell from now on", extra={"fields": {"status": status}})
+            lines.warning("krun-sshd died: no debug shell from now on", status=status)
             return
         restarts = self.restarts.get(name, 0)
         if self.was_ready and name in RESTARTABLE and restarts < self.plan.settings.restarts:
             self.is_ready = False
             self.fallen.append(name)
-            log.warning(
-                "died, started again", extra={"fields": {"part": name, "status": status, "count": restarts + 1}}
-            )
+            lines.warning("died, started again", part=name, status=status, count=restarts + 1)
             return
         when = "" if self.is_ready else f" before step {self.step!r} was done"
         failure = Unreachable(f"{name} {ending_of(status)}{when}", hint=f"see what {name} says above")

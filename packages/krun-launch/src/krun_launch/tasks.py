@@ -6,23 +6,21 @@ is frozen, time.monotonic() may stand still, and a token's life does not.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+from krun_launch import lines
 from krun_launch.errors import Failure
 from krun_launch.expiry import stamp
 from krun_launch.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_launch.expiry import Life
     from krun_launch.oneshot import OneShot
     from krun_launch.plan import Task
     from krun_launch.spawn import ProcessSpec
-
-log = logging.getLogger(__name__)
 
 GLANCE = 30.0  # seconds between looks at the clocks: they may jump, or have gone on without us
 JITTER = 0.1  # of a pause, by which it is shorter: many workloads do not come at once
@@ -130,16 +128,19 @@ class Schedule:
             entry.succeeded += 1
             entry.due = entry.began + pause(entry.task, failures=0, draw=draw)
             self._note_life(entry)
-            log.debug("task done", extra={"fields": {"part": entry.task.name}})
+            lines.debug("task done", part=entry.task.name)
             return
         entry.failures += 1
         entry.failed += 1
         entry.due = now + pause(entry.task, failures=entry.failures, draw=draw)
         life = self._life(entry.task)
         expires = {} if life is None else {"expires": stamp(life.ends)}
-        log.warning(
+        lines.warning(
             "task failed, tried again",
-            extra={"fields": {"part": entry.task.name, "reason": failure.message, "count": entry.failures, **expires}},
+            part=entry.task.name,
+            reason=failure.message,
+            count=entry.failures,
+            **expires,
         )
 
     def _note_life(self, entry: _Entry) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from krun_launch.identity import NEEDED, PROXY
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 FOLDER, PROGRAM, REFUSED = 1, 2, 3  # kinds of what the child reports, before the number of a program or an error
 
