@@ -76,16 +76,24 @@ class Installed:
 
     def objects(self, namespace: str) -> list[str]:
         """What hgate has written in a namespace: KIND/NAME, in order."""
+        return sorted(f"{kind}/{item['metadata']['name']}" for kind, item in self._written(namespace))
+
+    def identities(self, namespace: str, name: str) -> dict[str, str]:
+        """Of the objects that are named after a service: which they are, as no other ever will be (their uid)."""
+        return {
+            f"{kind}/{item['metadata']['name']}": item["metadata"]["uid"]
+            for kind, item in self._written(namespace)
+            if name in item["metadata"]["name"]
+        }
+
+    def _written(self, namespace: str) -> Iterator[tuple[str, dict[str, Any]]]:
         selector = ",".join(f"{name}={value}" for name, value in OURS.items())
-        found = []
         for path in LISTS:
             base, _, resource = path.rpartition("/")
-            listed = self.world.cluster.kubernetes.admin.get(
-                f"{base}/namespaces/{namespace}/{resource}?labelSelector={selector}"
-            )
-            kind = listed["kind"].removesuffix("List")
-            found += [f"{kind}/{item['metadata']['name']}" for item in listed["items"]]
-        return sorted(found)
+            asked = f"{base}/namespaces/{namespace}/{resource}?labelSelector={selector}"
+            listed = self.world.cluster.kubernetes.admin.get(asked)
+            for item in listed["items"]:
+                yield listed["kind"].removesuffix("List"), item
 
     def events(self, namespace: str, *, name: str = "") -> list[dict[str, Any]]:
         """Events of a namespace, or of one object's name."""
