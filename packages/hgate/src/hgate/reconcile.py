@@ -186,7 +186,7 @@ def step(
     told = told or Told()
     for each in plan(wanted, seen, may_delete=may_delete, known=known, has_cloud_run=has_cloud_run):
         try:
-            _take(api, each, done=done)
+            take(api, each, done=done)
         except Answer as answer:
             done.failed.append((written.key_of(each.item if isinstance(each, Create | Replace) else each.old), answer))
             log.warning("not written", extra={"fields": {"reason": str(answer)}})
@@ -197,7 +197,8 @@ def step(
     return done
 
 
-def _take(api: Api, each: Step, *, done: Done) -> None:
+def take(api: Api, each: Step, *, done: Done) -> None:
+    """Take one step, and count it. Raises Answer and whatever the API raises."""
     match each:
         case Create(item=item):
             _create(api, item, done=done)
@@ -222,7 +223,7 @@ def _create(api: Api, item: Object, *, done: Done) -> None:
         old = api.get(path_of(item))
         following = _against(item, whole(written.key_of(item), old)) if old is not None else None
         if following is not None:
-            _take(api, following, done=done)
+            take(api, following, done=done)
 
 
 def _successor(item: Object, old: Object) -> dict[str, Any]:
@@ -257,6 +258,11 @@ def path_of(item: Object) -> str:
     """Where an object is."""
     metadata = item["metadata"]
     return _path(item["apiVersion"], PLURALS[item["kind"]], metadata["namespace"], metadata["name"])
+
+
+def collection(kind: str, namespace: str) -> str:
+    """Where objects of a kind are."""
+    return _path(VERSIONS[kind], PLURALS[kind], namespace, "").rstrip("/")
 
 
 def _path(version: str, plural: str, namespace: str, name: str) -> str:
