@@ -8,8 +8,11 @@ import socket
 import pytest
 
 from hbone.app_http2 import Http2Pool
+from hbone.events import StreamOpened
 from hbone.inbound_http2 import Http2Inbound
+from hbone.link import Link
 from hbone.message import Answer, Request
+from hbone.poller import of_loop
 from hbone.session import Session
 from hbone.stream import Stream
 from hbone.tunnel import MAX_STREAMS, Connection
@@ -45,18 +48,24 @@ def test_application_that_reads_nothing_for_a_while_gets_all_requests_in_the_end
                 pool = Http2Pool(address="127.0.0.1", port=listener.getsockname()[1], group=group)
                 first = group.create_task(answered(pool))
                 connected, _ = await loop.sock_accept(listener)
-                reader, writer = await asyncio.open_connection(sock=connected)
-                session = Session(reader=reader, writer=writer, core=Connection(client=False), hello=20)
-                session.on_stream(lambda stream: group.create_task(serve(stream)))
+                link = Link(connected, poller=of_loop())
+                session = Session(link=link, core=Connection(client=False), hello=20)
+
+                def opened(event: StreamOpened) -> Stream:
+                    stream = Stream(session=session, number=event.stream)
+                    group.create_task(serve(stream))
+                    return stream
+
+                session.on_stream(opened)
                 app = group.create_task(session.run())
                 assert await first == 200
-                writer.transport.pause_reading()
+                link.stop()
                 others = []
                 for _ in range(9):
                     others += [group.create_task(answered(pool)) for _ in range(MAX_STREAMS // 10)]
                     for _ in range(100):  # until whatever can be written without waiting has been
                         await asyncio.sleep(0)
-                writer.transport.resume_reading()
+                link.go_on()
                 statuses = [await other for other in others]
                 await pool.close()
                 await session.close()

@@ -11,10 +11,13 @@ import pytest
 
 from hbone import blocks, frames
 from hbone.connection_http1 import ClientConnection
+from hbone.events import StreamOpened
 from hbone.inbound_http1 import Http1Inbound
 from hbone.inbound_http2 import Http2Inbound
+from hbone.link import Link
 from hbone.message import Answer, Request
 from hbone.offers import Refusal
+from hbone.poller import of_loop
 from hbone.session import Session
 from hbone.shapes import REQUEST
 from hbone.stream import Stream
@@ -42,15 +45,20 @@ def serving(serve: Callable[[Http2Inbound], Awaitable[None]], peer: Peer) -> Ses
     async def main() -> Session:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        reader, writer = await asyncio.open_connection(sock=ours)
-        session = Session(reader=reader, writer=writer, core=Connection(client=False), hello=20)
+        session = Session(link=Link(ours, poller=of_loop()), core=Connection(client=False), hello=20)
 
         async def one(stream: Stream) -> None:
             await serve(Http2Inbound(stream=stream, request=GET))
 
         with theirs:
             async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-                session.on_stream(lambda stream: group.create_task(one(stream)))
+
+                def begin(event: StreamOpened) -> Stream:
+                    stream = Stream(session=session, number=event.stream)
+                    group.create_task(one(stream))
+                    return stream
+
+                session.on_stream(begin)
                 group.create_task(peer(theirs))
                 await session.run()
                 await session.close()

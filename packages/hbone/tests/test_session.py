@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from hbone.allowance import Allowance
+from hbone.link import Link
+from hbone.poller import of_loop
 from hbone.session import MAX_BACKLOG, Session
 from hbone.stream import Stream
 from hbone.tunnel import Connection
@@ -28,9 +30,9 @@ def serving(
     async def main() -> Session:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        reader, writer = await asyncio.open_connection(sock=ours)
+        link = Link(ours, poller=of_loop())
         core = Connection(client=False)
-        session = Session(reader=reader, writer=writer, core=core, hello=HELLO, last_bytes=0.2, max_backlog=max_backlog)
+        session = Session(link=link, core=core, hello=HELLO, last_bytes=0.2, max_backlog=max_backlog)
         with theirs:
             async with asyncio.timeout(20), asyncio.TaskGroup() as group:
                 group.create_task(check(session, theirs))
@@ -76,7 +78,7 @@ def test_drained_connection_whose_peer_never_reads_ends_all_the_same() -> None:
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(theirs, PREFACE)
         await acknowledged(theirs)
-        while session._writer.transport.get_write_buffer_size() == 0:  # more than the kernel takes
+        while session.link.backlog == 0:  # more than the kernel takes
             await loop.sock_sendall(theirs, bytes((0, 0, 8, 6, 0, 0, 0, 0, 0)) + bytes(8))
             await asyncio.sleep(0)
         session.drain()
@@ -88,8 +90,7 @@ def test_drained_connection_whose_peer_never_reads_ends_all_the_same() -> None:
 def test_stream_that_we_reset_ends_who_waits_for_it() -> None:
     async def main() -> str:
         ours, theirs = socket.socketpair()
-        reader, writer = await asyncio.open_connection(sock=ours)
-        session = Session(reader=reader, writer=writer, core=Connection(client=True), hello=HELLO)
+        session = Session(link=Link(ours, poller=of_loop()), core=Connection(client=True), hello=HELLO)
         stream: Stream = session.open(scheme="http", authority="b", path="/_hbone/22", headers=())
         with theirs:
             async with asyncio.timeout(5), asyncio.TaskGroup() as group:
@@ -124,7 +125,7 @@ def test_peer_that_leaves_answers_to_its_pings_unread_is_cut_off() -> None:
 
     async def peer(session: Session, theirs: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        session._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        session.link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         await loop.sock_sendall(theirs, PREFACE)
         await acknowledged(theirs)
         with contextlib.suppress(ConnectionError):

@@ -6,11 +6,12 @@ import asyncio
 
 from hbone import answer as answers
 from hbone import fields as field_rules
-from hbone import sockets
 from hbone.events import Fields
 from hbone.inbound_http2 import are_trailers
+from hbone.link import Link
 from hbone.message import Answer, Request
 from hbone.outbound import AppBroken, AppStopped, dial
+from hbone.poller import of_loop
 from hbone.session import Session
 from hbone.stream import Stream, StreamBroken, StreamStopped
 from hbone.tunnel import CANCEL, Connection
@@ -149,9 +150,7 @@ class Http2Pool:
 
     async def _connect(self) -> Session:
         connected = await dial(self._address, self._port)
-        sockets.tune(connected)
-        reader, writer = await asyncio.open_connection(sock=connected)
-        session = Session(reader=reader, writer=writer, core=Connection(client=True), hello=HELLO)
+        session = Session(link=Link(connected, poller=of_loop()), core=Connection(client=True), hello=HELLO)
         self._sessions.append(session)
         self._group.create_task(self._keep(session))
         return session

@@ -10,6 +10,8 @@ import ssl
 from dataclasses import dataclass
 
 from hbone import errors, sockets, tls
+from hbone.link import Link
+from hbone.poller import of_loop
 from hbone.refusal import MAX_TEXT, Refused, refusal
 from hbone.session import Session
 from hbone.stream import Stream, StreamBroken
@@ -166,11 +168,8 @@ class Pool:
             await session.close()
 
     async def _connect(self) -> Session:
-        reader, writer = await self._dial()
-        sockets.tune(writer.get_extra_info("socket"))
-        session = Session(
-            reader=reader, writer=writer, core=Connection(client=True), hello=self._settings.answer_timeout
-        )
+        link = await self._dial()
+        session = Session(link=link, core=Connection(client=True), hello=self._settings.answer_timeout)
         self._sessions.append(session)
         self._group.create_task(_keep(session))
         return session
@@ -179,21 +178,31 @@ class Pool:
     def _what(self) -> str:
         return f"cannot reach {self._url.scheme}://{self._url.authority} at {self._address}"
 
-    async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        name = self._url.host if self._tls else None
+    async def _dial(self) -> Link:
         try:
-            reader, writer = await asyncio.open_connection(
-                self._address.host, self._address.port, ssl=self._tls, server_hostname=name
-            )
+            connected = await sockets.reach(self._address.host, self._address.port)
         except TimeoutError as error:  # the kernel's own
             raise errors.DeadlinePassed(f"{self._what}: {error.strerror}", hint="may this machine dial it?") from error
         except OSError as error:
             raise self._unreachable(error) from error
-        chosen = writer.get_extra_info("ssl_object")
-        if chosen is not None and chosen.selected_alpn_protocol() != tls.ALPN:
-            writer.transport.abort()
+        poller = of_loop()
+        if self._tls is None:
+            return Link(connected, poller=poller)
+        from hbone.link_tls import TlsLink  # late, as the other way needs no OpenSSL
+
+        link = TlsLink(connected, poller=poller, context=self._tls, name=self._url.host)
+        try:
+            await link.shake_hands()
+        except OSError as error:
+            link.abort()
+            raise self._unreachable(error) from error
+        except BaseException:
+            link.abort()
+            raise
+        if link.protocol != tls.ALPN:
+            link.abort()
             raise errors.Unreachable(f"{self._what}: it does not speak HTTP/2", hint="the port must offer h2 by ALPN")
-        return reader, writer
+        return link
 
     def _unreachable(self, error: OSError) -> errors.Unreachable:
         if isinstance(error, ssl.SSLCertVerificationError):

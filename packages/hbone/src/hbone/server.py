@@ -13,22 +13,26 @@ from typing import TYPE_CHECKING
 from hbone import request, sockets
 from hbone.acceptor import accept
 from hbone.application import Application, Place
+from hbone.events import StreamOpened
 from hbone.greeting import Greeting
 from hbone.inbound_http2 import Http2Inbound
+from hbone.link import Link
+from hbone.link_tls import TlsLink
 from hbone.notify import Notify
 from hbone.offers import Offers, Refusal
+from hbone.poller import of_loop
 from hbone.public import Public, Tally
-from hbone.session import Session
+from hbone.session import Party, Session
 from hbone.stop import Stop
 from hbone.stream import Stream, StreamBroken
 from hbone.tunnel import INTERNAL_ERROR, Connection
 from hbone.tunnels import Tunnels
 from hbone.urls import PREFIX
-from hbone.wire import Wire
 from hbone.work import Work
 
 if TYPE_CHECKING:
     from hbone.connection_http1 import ClientConnection
+    from hbone.dialling import Dialling
 
 log = logging.getLogger(__name__)
 
@@ -82,49 +86,62 @@ class Server:
             self._work.drain()
 
     async def _connection(self, connected: socket.socket, peer: str) -> None:
-        try:
-            reader, writer, wire = await self._greet(connected)
-        except OSError as error:  # of TLS, or the connection's
-            reason = getattr(error, "reason", None) or error.strerror or str(error)
-            log.warning("connection refused", extra={"fields": {"peer": peer, "reason": f"TLS failed: {reason}"}})
-            return
         started = time.monotonic()
         tally = Tally()
         reason = ""
+        link = self._link(connected)
         try:
-            first, is_http2 = await self._first_bytes(reader, writer)
+            if isinstance(link, TlsLink):
+                await self._shake_hands(link)
+            first, is_http2 = await self._first_bytes(link)
             if is_http2:
-                reason = await self._http2(reader, writer, first=first, peer=peer, tally=tally)
+                reason = await self._http2(link, first=first, peer=peer, tally=tally)
             elif first:
-                reason = await self._http1(reader, writer, wire, first=first, tally=tally)
+                reason = await self._http1(link, first=first, tally=tally)
             else:
                 log.debug("connection without a request", extra={"fields": {"peer": peer}})
+        except _Refused as error:
+            log.warning("connection refused", extra={"fields": {"peer": peer, "reason": str(error)}})
         except OSError as error:
             log.debug("connection without a request", extra={"fields": {"peer": peer, "reason": str(error)}})
         finally:
-            writer.close()
+            link.abort()
             if tally.count:
                 _closed(peer=peer, tally=tally, started=started, reason=reason or "ended at once")
 
-    async def _first_bytes(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[bytes, bool]:
+    def _link(self, connected: socket.socket) -> Link:
+        poller = of_loop()
+        if self._settings.tls is None:
+            return Link(connected, poller=poller)
+        return TlsLink(connected, poller=poller, context=self._settings.tls, name=None)
+
+    async def _shake_hands(self, link: TlsLink) -> None:
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+                await link.shake_hands()
+        except TimeoutError as error:
+            raise _Refused(f"TLS failed: no handshake within {HANDSHAKE_TIMEOUT:g} s") from error
+        except OSError as error:
+            reason = getattr(error, "reason", None) or error.strerror or str(error)
+            raise _Refused(f"TLS failed: {reason}") from error
+
+    async def _first_bytes(self, link: Link) -> tuple[bytes, bool]:
         if self._stop.draining.is_set():  # its TLS handshake ended after we had closed the door
             return b"", False
-        greeting = Greeting(reader=reader, writer=writer)
+        greeting = Greeting(link)
         self._open.add(greeting)
         try:
             return await greeting.first_bytes(seconds=HANDSHAKE_TIMEOUT)
         finally:
             self._open.discard(greeting)
 
-    async def _http2(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, first: bytes, peer: str, tally: Tally
-    ) -> str:
+    async def _http2(self, link: Link, *, first: bytes, peer: str, tally: Tally) -> str:
         core = Connection(client=False)
-        session = Session(reader=reader, writer=writer, core=core, hello=HANDSHAKE_TIMEOUT, first=first)
+        session = Session(link=link, core=core, hello=HANDSHAKE_TIMEOUT, first=first)
         self._open.add(session)
         try:
             async with asyncio.TaskGroup() as group:
-                session.on_stream(lambda stream: group.create_task(self._stream(session, stream, tally=tally)))
+                session.on_stream(lambda event: self._opened(session, event, group=group, tally=tally))
                 try:
                     await session.run()
                 finally:
@@ -135,11 +152,11 @@ class Server:
                 log.warning("connection refused", extra={"fields": {"peer": peer, "reason": session.fault}})
         return session.fault or "ended"
 
-    async def _http1(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wire: Wire, *, first: bytes, tally: Tally
-    ) -> str:
+    async def _http1(self, link: Link, *, first: bytes, tally: Tally) -> str:
         from hbone.connection_http1 import ClientConnection  # late: it brings h11, which no tunnel needs
+        from hbone.link_streams import open_streams
 
+        reader, writer, wire = await open_streams(link)
         connection = ClientConnection(
             reader=reader,
             writer=writer,
@@ -156,21 +173,34 @@ class Server:
             tally.count = connection.count
         return connection.reason
 
-    async def _greet(self, connected: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Wire]:
-        """Put asyncio's streams over the connection, and TLS between, if we serve it. Raises OSError."""
-        sockets.tune(connected)
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader()
-        wire = Wire(reader)
-        tls = self._settings.tls
-        transport, _ = await loop.connect_accepted_socket(
-            lambda: wire, connected, ssl=tls, ssl_handshake_timeout=HANDSHAKE_TIMEOUT if tls else None
-        )
-        return reader, asyncio.StreamWriter(transport, wire, reader, loop), wire
+    def _opened(self, session: Session, event: StreamOpened, *, group: asyncio.TaskGroup, tally: Tally) -> Party:
+        """Whose a new stream is: a tunnel needs no task."""
+        flow = session.core.open_streams[event.stream]
+        port = self._tunnels.find(method=event.method, path=event.path)
+        if isinstance(port, int) and not isinstance(request.http2(event.fields, is_empty=False), Refusal):
 
-    async def _stream(self, session: Session, stream: Stream, *, tally: Tally) -> None:
+            def refuse(dialling: Dialling, refusal: Refusal) -> None:
+                stream = self._stream_of(session, event)
+                session.streams[event.stream] = stream
+                stream.received([memoryview(dialling.said)])
+                if dialling.is_ended:
+                    stream.ended()
+                group.create_task(self._stream(session, stream, tally=tally, refusal=refusal))
+
+            return self._tunnels.open(session=session, flow=flow, port=port, path=event.path, refuse=refuse)
+        stream = self._stream_of(session, event)
+        group.create_task(self._stream(session, stream, tally=tally))
+        return stream
+
+    def _stream_of(self, session: Session, event: StreamOpened) -> Stream:
+        return Stream(session=session, number=event.stream, method=event.method, path=event.path, fields=event.fields)
+
+    async def _stream(self, session: Session, stream: Stream, *, tally: Tally, refusal: Refusal | None = None) -> None:
         try:
-            await self._serve(stream, tally=tally)
+            if refusal is not None:
+                await self._tunnels.refuse(stream, refusal)
+            else:
+                await self._serve(stream, tally=tally)
         except StreamBroken as error:
             fields = {"target": self._tunnels.name(stream.path), "reason": str(error)}
             log.info("tunnel refused", extra={"fields": fields})
@@ -180,7 +210,7 @@ class Server:
             stream.reset(INTERNAL_ERROR)
         finally:
             session.served += 1
-            session.forget(stream)
+            session.forget(stream.number)
 
     async def _serve(self, stream: Stream, *, tally: Tally) -> None:
         if stream.is_given_up:  # in the same breath: the application need not hear of it
@@ -191,9 +221,15 @@ class Server:
             inbound = Http2Inbound(stream=stream, request=request.UNREADABLE)
             await self._public.refuse(inbound, found, tally=tally)
         elif is_tunnel:
-            await self._tunnels.serve(stream)
+            port = self._tunnels.find(method=stream.method, path=stream.path)
+            assert isinstance(port, Refusal)  # noqa: S101 - a tunnel has no task
+            await self._tunnels.refuse(stream, port)
         else:
             await self._public.serve(Http2Inbound(stream=stream, request=found), tally=tally)
+
+
+class _Refused(Exception):
+    """A connection that does not even begin."""
 
 
 def _closed(*, peer: str, tally: Tally, started: float, reason: str) -> None:

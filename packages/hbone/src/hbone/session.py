@@ -1,17 +1,18 @@
-"""One HTTP/2 connection on asyncio: feeds the core, gives each stream its events, and bounds what a peer may cost."""
+"""One HTTP/2 connection: feeds the core, gives each stream its events, and bounds what a peer may cost."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from hbone import events
 from hbone.allowance import Allowance
+from hbone.link import Link
 from hbone.stream import ENDED_NOW, Stream, StreamBroken
 from hbone.tunnel import CANCEL, ENHANCE_YOUR_CALM, MAX_STREAMS, NO_ERROR, REFUSED_STREAM, Connection
 
-READ = 256 * 1024
 TURN = 64 * 1024  # bytes that one stream may send before the others have their turn
 # Answers to PING and SETTINGS that a peer leaves unread; data is bounded elsewhere, so more means ill will.
 MAX_BACKLOG = 1024 * 1024
@@ -24,14 +25,45 @@ IDLE_FRAMES, IDLE_FRAMES_PER_SECOND = 10_000, 500
 MAX_SERVED = 2**29  # requests of one connection: the numbers of streams come to an end (RFC 9113 §5.1.1)
 
 
+class Party(Protocol):
+    """Who has a stream, and is told what the peer does with it."""
+
+    def informed(self, status: int, fields: events.Fields) -> None:
+        """The server has said something before its answer."""
+
+    def opened(self, status: int, fields: events.Fields) -> None:
+        """The server has answered."""
+
+    def received(self, pieces: Sequence[memoryview]) -> None:
+        """Payload, in memory that is used again afterwards."""
+
+    def ends_with(self, trailers: events.Fields) -> None:
+        """The end that follows has trailers."""
+
+    def ended(self) -> None:
+        """The peer has sent all."""
+
+    def has_room(self) -> None:
+        """A window that was closed is open again."""
+
+    def broke(self, error: StreamBroken) -> None:
+        """The stream is over."""
+
+
+class Sender(Protocol):
+    """Who waits for the socket to have room, to read what it sends then."""
+
+    def take_turn(self) -> None:
+        """Send a turn's worth, and wait again when the socket has no room for more."""
+
+
 class Session:
     """The connection: its owner runs ``run()``, and closes it."""
 
     def __init__(
         self,
         *,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        link: Link,
         core: Connection,
         hello: float,
         last_bytes: float = LAST_BYTES,
@@ -44,37 +76,53 @@ class Session:
         ``first`` is what has been read of the connection already.
         """
         self.core = core
+        self.link = link
+        self.poller = link.poller
         self.turn = TURN
-        self.streams: dict[int, Stream] = {}
+        self.streams: dict[int, Party] = {}
         self.served = 0  # requests that were not tunnels
         self.is_over = False
         self.fault = ""  # what the peer did wrong, once it has
-        self._reader = reader
-        self._writer = writer
+        self.last_sender: Sender | None = None
         self._first = first
         self._hello = hello
         self._last_bytes = last_bytes
         self._max_backlog = max_backlog
-        self._opened: Callable[[Stream], object] | None = None
+        self._opened: Callable[[events.StreamOpened], Party] | None = None
+        self._limit_changed: Callable[[], object] | None = None
         self._turn = asyncio.Lock()  # one sender at a time: first come, first served, and one chunk of memory
+        self._waiting: dict[Sender, None] = {}  # in order, for the socket to have room
+        self._has_room = asyncio.Event()
         self._reason = "the connection was closed"
-        self._deadline = asyncio.timeout(None)
-        self._is_running = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._is_greeted = False
         self._is_flush_due = False
         self._is_retired = False
         self._loop = loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[None] = loop.create_future()
         self._resets = Allowance(burst=RESETS, per_second=RESETS_PER_SECOND, now=loop.time())
         self._idle_frames = Allowance(burst=IDLE_FRAMES, per_second=IDLE_FRAMES_PER_SECOND, now=loop.time())
 
-    def on_stream(self, opened: Callable[[Stream], object]) -> None:
-        """Have ``opened`` called for each stream that the client opens (server side)."""
+    def on_stream(self, opened: Callable[[events.StreamOpened], Party]) -> None:
+        """Have ``opened`` called for each stream that the client opens (server side): it says who has it."""
         self._opened = opened
+
+    def on_room(self, changed: Callable[[], object]) -> None:
+        """Have ``changed`` called when there may be room for one more stream (client side)."""
+        self._limit_changed = changed
 
     @property
     def has_room(self) -> bool:
         """Whether one more stream may be opened here."""
         is_closing = self.is_over or self._is_retired or self.core.is_draining
         return not is_closing and len(self.streams) < self.core.limit and self.served < MAX_SERVED
+
+    def ask(self, block: bytes, party: Party) -> int:
+        """Ask for a tunnel by a header block that is made already; return the stream's number."""
+        number = self.core.ask(block)
+        self.streams[number] = party
+        self.flush_soon()
+        return number
 
     def open(self, *, scheme: str, authority: str, path: str, headers: tuple[tuple[str, str], ...]) -> Stream:
         number = self.core.open(scheme=scheme, authority=authority, path=path, headers=headers)
@@ -90,47 +138,77 @@ class Session:
         return stream
 
     async def run(self) -> None:
-        """Read until the connection ends. Streams that are open then are broken."""
+        """Serve until the connection ends. Streams that are open then are broken."""
         try:
             self.flush()
-            async with self._deadline:
-                self._is_running = True
-                if not self.is_over:
-                    self._expire(self._hello)
-                await self._read()
+            self.link.start(received=self._received, drained=self._drained, lost=self._lost)
+            if not self.is_over:
+                self._expire(self._hello)
+            if self._first:
+                self._received(memoryview(self._first))
+                self._first = b""
+            await self._done
         except asyncio.CancelledError:
             self._reason = ENDED_NOW
             raise
-        except TimeoutError:
-            if not self.is_over:
-                self._blame(f"the peer did not begin HTTP/2 within {self._hello:g} s")
-        except OSError as error:
-            self._reason = f"the connection was lost: {error}"
         finally:
+            self._expire(None)
             self.is_over = True
-            for stream in self.streams.values():
-                stream.broke(StreamBroken(self._reason))
+            for party in list(self.streams.values()):
+                party.broke(StreamBroken(self._reason))
+            self._has_room.set()
 
-    async def _read(self) -> None:
-        is_greeted = False
-        while data := self._first or await self._reader.read(READ):
-            self._first = b""
-            for event in self.core.receive(data):
+    def _received(self, data: memoryview) -> None:
+        if self.is_over:
+            return
+        streams = self.streams
+        for event in self.core.receive(data):
+            if isinstance(event, events.DataReceived):
+                if (party := streams.get(event.stream)) is not None:
+                    party.received(event.pieces)
+            else:
                 self._handle(event)
                 if self.fault:
                     break
+        if self.core.idle.count:
             self._count_idle_frames()
-            self.flush()
-            if self.fault:
-                return
-            if self.core.is_greeted and not is_greeted and not self.is_over:
-                is_greeted = True
-                self._expire(None)
+        self.flush()
+        if self.fault:
+            self._finish()
+        elif self.core.is_greeted and not self._is_greeted and not self.is_over:
+            self._is_greeted = True
+            self._expire(None)
+
+    def _drained(self) -> None:
+        """The socket has room again: for what was held back first, then for who waits, each in turn."""
+        self.flush()
+        self._has_room.set()
+        for sender in list(self._waiting):
+            if self.link.backlog:
+                break
+            # One that leaves no room for the others waits behind them from here on.
+            if self._waiting.pop(sender, self) is None:
+                sender.take_turn()
+
+    def _lost(self, reason: str) -> None:
+        if reason and not self.fault:
+            self._reason = reason
+        self._finish()
+
+    def _finish(self) -> None:
+        self.is_over = True
+        if not self._done.done():
+            self._done.set_result(None)
 
     def _expire(self, seconds: float | None) -> None:
-        if not self._deadline.expired():
-            now = asyncio.get_running_loop().time()
-            self._deadline.reschedule(None if seconds is None else now + seconds)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self._loop.call_later(seconds, self._expired)
+
+    def _expired(self) -> None:
+        if not self.is_over:
+            self._blame(f"the peer did not begin HTTP/2 within {self._hello:g} s")
+        self._finish()
 
     def _blame(self, fault: str, *, code: int = NO_ERROR) -> None:
         """The peer's fault ends the connection."""
@@ -141,13 +219,12 @@ class Session:
     def flush(self) -> None:
         """Hand what the core wants to send to the socket."""
         data = self.core.data_to_send()
-        if data and not self._writer.is_closing():
-            if self._writer.transport.get_write_buffer_size() > self._max_backlog:
+        if data:
+            if self.link.backlog > self._max_backlog:
                 self.fault = self._reason = "the peer does not read"
-                self.is_over = True
-                self._writer.transport.abort()
+                self.link.abort()
             else:
-                self._writer.write(data)
+                self.link.send(data)
 
     def flush_soon(self) -> None:
         """Flush when all that can be done now is done: heads and ends of many requests leave in one piece."""
@@ -164,32 +241,50 @@ class Session:
         self._is_flush_due = False
         self.flush()
 
+    def send_framed(self, frames: memoryview) -> bool:
+        """Send frames of payload that are made and charged for, behind what the core has to say; whether there is
+        room for more."""
+        data = self.core.data_to_send()
+        return self.link.send(data, frames) if data else self.link.send(frames)
+
+    def wait(self, sender: Sender) -> None:
+        """Give ``sender`` its turn when the socket has room."""
+        self._waiting[sender] = None
+
+    def wait_no_more(self, sender: Sender) -> None:
+        self._waiting.pop(sender, None)
+
     async def room(self) -> None:
         """Wait until the socket has room, in turn with those who send; what is to be flushed soon counts."""
         async with self._turn:
             if self.core.unsent > TURN:
                 self.flush()
-            with contextlib.suppress(OSError):  # run() sees the same, and breaks all streams
-                await self._writer.drain()
+            await self._room()
+
+    async def _room(self) -> None:
+        while self.link.backlog and not self.is_over:
+            self._has_room.clear()
+            await self._has_room.wait()
 
     async def send(self, stream: Stream, data: memoryview) -> int:
         """Send a turn's worth of the data, when the socket has room; return how much that was."""
         async with self._turn:
-            with contextlib.suppress(OSError):  # run() sees the same, and breaks all streams
-                await self._writer.drain()
+            await self._room()
             count = min(self.core.window(stream.number), len(data), TURN)
-            self.core.send(stream.number, bytes(data[:count]))
+            self.core.send(stream.number, data[:count])
             self.flush()
         # A fast peer and a full local end would have the loop to themselves else: neither of them ever waits.
         await asyncio.sleep(0)
         return count
 
-    def forget(self, stream: Stream) -> None:
+    def forget(self, number: int) -> None:
         """The stream's owner is done with it."""
-        self.streams.pop(stream.number, None)
-        self.core.reset(stream.number, CANCEL)
-        self.flush()
+        self.streams.pop(number, None)
+        self.core.reset(number, CANCEL)
+        self.flush_soon()
         self._finish_if_drained()
+        if self._limit_changed is not None:
+            self._limit_changed()
 
     def retire(self) -> None:
         """Open no new stream here."""
@@ -206,21 +301,20 @@ class Session:
         self.is_over = True
         self.core.close()
         self.flush()
-        self._writer.close()
-        try:
+        self.link.close()
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE):
-                await self._writer.wait_closed()
-        except (OSError, TimeoutError):
-            self._writer.transport.abort()
+                await self.link.closed.wait()
+        self.link.abort()
 
     def _finish_if_drained(self) -> None:
         if self.core.is_draining and not self.streams and not self.is_over:
             self.is_over = True
             self.core.close()
             self.flush()
-            self._writer.close()  # run() sees the end
+            self.link.close()  # run() sees the end
             # The last bytes may take a while; but a peer that never reads them must not hold us.
-            if self._is_running:
+            if not self._done.done():
                 self._expire(self._last_bytes)
 
     def _handle(self, event: events.Event) -> None:
@@ -228,15 +322,16 @@ class Session:
             case events.StreamOpened():
                 self._begin(event)
             case events.WindowOpened(stream=0):
-                for stream in self.streams.values():
-                    stream.has_room()
+                for party in list(self.streams.values()):
+                    party.has_room()
             case events.DrainRequested(last=last):
                 self._refuse_after(last)
             case events.ConnectionEnded(reason=reason):
                 self.fault = self._reason = f"the connection broke the protocol: {reason}"
                 self.is_over = True
             case events.LimitChanged():
-                pass
+                if self._limit_changed is not None:
+                    self._limit_changed()
             case _:
                 self._handle_stream(event)
 
@@ -246,36 +341,31 @@ class Session:
         if self._opened is None or len(self.streams) >= MAX_STREAMS:
             self.core.reset(number, REFUSED_STREAM)
             return
-        stream = self.streams[number] = Stream(
-            session=self, number=number, method=event.method, path=event.path, fields=event.fields
-        )
-        self._opened(stream)
+        self.streams[number] = self._opened(event)
 
     def _handle_stream(self, event: events.Event) -> None:
         if isinstance(event, events.StreamReset) and not self.core.is_client:
             self._count_reset()
-        stream = self.streams.get(getattr(event, "stream", 0))
-        if stream is None:
+        party = self.streams.get(getattr(event, "stream", 0))
+        if party is None:
             return
         match event:
             case events.ResponseReceived(status=status, fields=fields):
-                stream.opened(status, fields)
+                party.opened(status, fields)
             case events.InformationReceived(status=status, fields=fields):
-                stream.informed(status, fields)
+                party.informed(status, fields)
             case events.TrailersReceived(fields=fields):
-                stream.ends_with(fields)
-            case events.DataReceived(data=data):
-                stream.received(data)
+                party.ends_with(fields)
             case events.StreamEnded():
-                stream.ended()
+                party.ended()
             case events.WindowOpened():
-                stream.has_room()
+                party.has_room()
             case events.StreamReset(code=code):
                 is_safe = code == REFUSED_STREAM
-                stream.broke(StreamBroken(f"reset by the peer, error code {code}", is_safe=is_safe))
+                party.broke(StreamBroken(f"reset by the peer, error code {code}", is_safe=is_safe))
 
     def _count_reset(self) -> None:
-        if not self._resets.spend(now=asyncio.get_running_loop().time()):
+        if not self._resets.spend(now=self._loop.time()):
             self._blame("the peer opens and resets streams too fast", code=ENHANCE_YOUR_CALM)
 
     def _count_idle_frames(self) -> None:
@@ -285,7 +375,7 @@ class Session:
 
     def _refuse_after(self, last: int) -> None:
         """The peer will not look at streams beyond ``last`` (RFC 9113 §6.8): they may be tried elsewhere."""
-        for number, stream in self.streams.items():
+        for number, party in list(self.streams.items()):
             if self.core.is_client and number > last:
-                stream.broke(StreamBroken("the peer takes no more streams", is_safe=True))
+                party.broke(StreamBroken("the peer takes no more streams", is_safe=True))
         self._finish_if_drained()

@@ -34,10 +34,15 @@ class Socket:
 
     def close(self, *, is_orderly: bool = True) -> None:
         """Close; not orderly means a reset, so that the other side takes half an answer for a whole one nowhere."""
-        if not is_orderly:
-            with contextlib.suppress(OSError):
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._socket.close()
+        close(self._socket, is_orderly=is_orderly)
+
+
+def close(connected: socket.socket, *, is_orderly: bool) -> None:
+    """Close; not orderly means a reset."""
+    if not is_orderly:
+        with contextlib.suppress(OSError):
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connected.close()
 
 
 def tune(connected: socket.socket) -> None:
@@ -51,7 +56,7 @@ def tune(connected: socket.socket) -> None:
 
 async def dial(address: str, port: int, *, seconds: float) -> socket.socket:
     """Connect to an IP address. Raises OSError, TimeoutError."""
-    dialled = socket.socket(_family(address), socket.SOCK_STREAM)
+    dialled = socket.socket(family(address), socket.SOCK_STREAM)
     try:
         dialled.setblocking(False)
         async with asyncio.timeout(seconds):
@@ -62,13 +67,33 @@ async def dial(address: str, port: int, *, seconds: float) -> socket.socket:
     return dialled
 
 
+async def reach(host: str, port: int) -> socket.socket:
+    """Connect to a host by name: to the first of its addresses that answers. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    failed: OSError = socket.gaierror("no address")
+    for found, _, _, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        dialled = socket.socket(found, socket.SOCK_STREAM)
+        try:
+            dialled.setblocking(False)
+            await loop.sock_connect(dialled, address)
+        except OSError as error:
+            dialled.close()
+            failed = error
+        except BaseException:
+            dialled.close()
+            raise
+        else:
+            return dialled
+    raise failed
+
+
 def listen(address: str, port: int) -> socket.socket:
     """A listening socket on an IP address.
 
     Raises:
         Misconfigured: the port is taken, or the address is not this machine's.
     """
-    listener = socket.socket(_family(address), socket.SOCK_STREAM)
+    listener = socket.socket(family(address), socket.SOCK_STREAM)
     try:
         listener.setblocking(False)
         # A port that only lingers in TIME_WAIT after the last run is free.
@@ -90,5 +115,6 @@ def name(bound: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _family(address: str) -> socket.AddressFamily:
+def family(address: str) -> socket.AddressFamily:
+    """Of an IP address."""
     return socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET

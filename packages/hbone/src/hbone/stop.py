@@ -7,6 +7,8 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
+from hbone.poller import new_loop
+
 
 class Stop:
     """What has been asked of the daemon; ``draining`` first, then ``now``."""
@@ -35,9 +37,10 @@ class Stop:
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
-    """``asyncio.run``; of an error that task groups have wrapped, the first one is raised as itself."""
+    """``asyncio.run`` with our poller; of an error that task groups have wrapped, the first is raised as itself."""
     try:
-        return asyncio.run(main)
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            return runner.run(main)
     except BaseExceptionGroup as group:
         first: BaseException = group
         while isinstance(first, BaseExceptionGroup):

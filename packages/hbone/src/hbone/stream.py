@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from hbone.events import Fields
@@ -166,7 +166,7 @@ class Stream:
 
     def release(self) -> None:
         """The owner is done with the stream."""
-        self._session.forget(self)
+        self._session.forget(self.number)
 
     async def discard(self, *, seconds: float) -> None:
         """Read and drop what the peer still sends; after that time, tell it to stop (RFC 9113 §8.1)."""
@@ -192,9 +192,10 @@ class Stream:
     def ends_with(self, trailers: Fields) -> None:
         self.trailers = trailers
 
-    def received(self, data: bytes) -> None:
-        self.arrived += len(data)
-        self._pending += data
+    def received(self, pieces: Sequence[memoryview]) -> None:
+        for piece in pieces:
+            self.arrived += len(piece)
+            self._pending += piece
         self._readable.set()
 
     def ended(self) -> None:

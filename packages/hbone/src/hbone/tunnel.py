@@ -142,6 +142,10 @@ class Connection:
         """Ask for a tunnel; return the stream's number. The headers are marked as never to be put into a table."""
         pseudo = ((":method", "POST"), (":scheme", scheme), (":authority", authority), (":path", path))
         block = blocks.write(blocks.encoded(pseudo)) + blocks.write(blocks.encoded(headers), never_indexed=True)
+        return self.ask(block)
+
+    def ask(self, block: bytes) -> int:
+        """Ask for a tunnel by a header block that is made already; return the stream's number."""
         return self._ask(block, ends=False)
 
     def request(self, fields: Fields, *, ends: bool) -> int:

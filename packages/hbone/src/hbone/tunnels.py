@@ -1,15 +1,22 @@
-"""The server's side of tunnels: dials what a request names, answers, and relays."""
+"""The server's side of tunnels: dials what a request names, answers, and carries."""
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import logging
 import os
 import re
+import socket
 import time
+from collections.abc import Callable
 
 from hbone import sockets
+from hbone.carry import Carry
+from hbone.dialling import Dialling
+from hbone.flow import Flow
 from hbone.offers import Offers, Refusal
-from hbone.relay import Relay
+from hbone.session import Session
 from hbone.stream import Stream
 
 log = logging.getLogger(__name__)
@@ -26,49 +33,76 @@ class Tunnels:
     def __init__(self, *, offers: Offers, loopback: str) -> None:
         self._offers = offers
         self._loopback = loopback
+        self._family = sockets.family(loopback)
 
-    async def serve(self, stream: Stream) -> None:
-        """Serve a request for a tunnel to its end, or refuse it. Raises StreamBroken."""
-        found = self._offers.find(method=stream.method, path=stream.path)
-        if isinstance(found, Refusal):
-            await self._refuse(stream, found)
-            return
-        host = self._loopback
-        target = f"[{host}]:{found}" if ":" in host else f"{host}:{found}"
+    def find(self, *, method: str, path: str) -> int | Refusal:
+        """The local port that a request asks for, or why there is none."""
+        return self._offers.find(method=method, path=path)
+
+    def open(
+        self, *, session: Session, flow: Flow, port: int, path: str, refuse: Callable[[Dialling, Refusal], object]
+    ) -> Dialling:
+        """Dial, and carry from then on; ``refuse`` is called when nobody answers. Returns the stream's party."""
+
+        def failed(dialling: Dialling, code: int) -> None:
+            if code == errno.ETIMEDOUT:
+                refuse(dialling, Refusal(status=503, text=f"port {port} does not answer\n"))
+            else:
+                text = f"nobody listens on port {port}: {os.strerror(code)}\n"
+                refuse(dialling, Refusal(status=503, text=text))
+
+        def gone(reason: str) -> None:
+            log.info("tunnel refused", extra={"fields": {"target": self.name(path), "reason": reason}})
+
         started = time.monotonic()
-        stream.check()  # reset in the same breath: not worth a dial
-        try:
-            dialled = await sockets.dial(host, found, seconds=DIAL_TIMEOUT)
-        except TimeoutError:
-            await self._refuse(stream, Refusal(status=503, text=f"port {found} does not answer\n"))
-            return
-        except OSError as error:
-            # asyncio's own text names the address: what is behind is not the client's business.
-            text = f"nobody listens on port {found}: {os.strerror(error.errno or 0)}\n"
-            await self._refuse(stream, Refusal(status=503, text=text))
-            return
-        local = sockets.Socket(dialled)
-        relay = Relay(stream=stream, local=local, patience=PATIENCE)
-        try:
-            stream.respond(200)
-            await relay.run()
-        finally:
-            local.close(is_orderly=relay.is_orderly)
-            fields = {
-                "target": target,
-                "sent": relay.to_local,
-                "received": relay.from_local,
-                "duration_ms": round((time.monotonic() - started) * 1000),
-                "reason": relay.reason,
-            }
-            log.info("tunnel closed", extra={"fields": fields})
+        dialling = Dialling(
+            session=session,
+            flow=flow,
+            connected=lambda dialling, dialled: self._carry(dialling, dialled, port=port, started=started),
+            failed=failed,
+            gone=gone,
+        )
+        # Soon: what is reset in the same breath is not worth a dial.
+        asyncio.get_running_loop().call_soon(
+            lambda: dialling.dial((self._loopback, port), family=self._family, seconds=DIAL_TIMEOUT)
+        )
+        return dialling
+
+    def _carry(self, dialling: Dialling, dialled: socket.socket, *, port: int, started: float) -> None:
+        session, flow = dialling.session, dialling.flow
+        sockets.tune(dialled)
+
+        def closed(carry: Carry) -> None:
+            if log.isEnabledFor(logging.INFO):
+                self._log(carry, port=port, started=started)
+
+        carry = Carry(session=session, flow=flow, local=dialled, closed=closed, patience=PATIENCE)
+        session.streams[flow.number] = carry
+        session.core.respond(flow.number, 200)
+        session.flush_soon()
+        carry.start(is_silent=True)
+        if dialling.said:
+            carry.received([memoryview(dialling.said)])
+        if dialling.is_ended:
+            carry.ended()
+
+    def _log(self, carry: Carry, *, port: int, started: float) -> None:
+        host = self._loopback
+        fields = {
+            "target": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            "sent": carry.to_local,
+            "received": carry.from_local,
+            "duration_ms": round((time.monotonic() - started) * 1000),
+            "reason": carry.reason,
+        }
+        log.info("tunnel closed", extra={"fields": fields})
 
     def name(self, path: str) -> str:
         """What of a path may be logged."""
         found = _LOGGED.match(path)
         return found[0] if found else ""
 
-    async def _refuse(self, stream: Stream, refusal: Refusal) -> None:
+    async def refuse(self, stream: Stream, refusal: Refusal) -> None:
         fields = {"target": self.name(stream.path), "status": refusal.status, "reason": refusal.text.strip()}
         log.info("tunnel refused", extra={"fields": fields})
         stream.respond(refusal.status, refusal.text, headers=refusal.headers)

@@ -1,0 +1,53 @@
+"""Memory that all connections of a loop share, as no two of them read at the same time: idle ones cost nothing."""
+
+from __future__ import annotations
+
+import functools
+import socket
+
+from hbone.frames import DATA, HEADER, HEADER_LENGTH
+
+INCOMING = 512 * 1024  # bytes of one read
+PLAIN = 640 * 1024  # the same, decrypted
+TURN = 256 * 1024  # bytes of one turn of a stream that is alone
+SLOT = 16 * 1024  # the payload of a frame that every peer takes
+
+
+class Buffers:
+    """What is read, and what is framed to be sent."""
+
+    def __init__(self) -> None:
+        self.incoming = memoryview(bytearray(INCOMING))
+        self._out = bytearray(TURN + HEADER_LENGTH * (TURN // SLOT))
+        self._view = memoryview(self._out)
+        step = HEADER_LENGTH + SLOT
+        # Payload is read to where its frames want it, with room for their headers between.
+        self._slots = [self._view[at + HEADER_LENGTH : at + step] for at in range(0, len(self._out), step)]
+
+    @functools.cached_property
+    def plain(self) -> memoryview:
+        """For TLS alone."""
+        return memoryview(bytearray(PLAIN))
+
+    def read(self, local: socket.socket, *, room: int, frame: int) -> tuple[int, bool]:
+        """Read up to ``room`` bytes from the socket, to be framed; whether in slots. Raises OSError."""
+        room = min(room, TURN)
+        if room <= frame:
+            return local.recv_into(self._view[HEADER_LENGTH : HEADER_LENGTH + room]), False
+        if room < 2 * SLOT:
+            return local.recv_into(self._view[HEADER_LENGTH : HEADER_LENGTH + SLOT]), False
+        return local.recvmsg_into(self._slots[: room // SLOT])[0], True
+
+    def framed(self, count: int, *, stream: int, in_slots: bool) -> memoryview:
+        """What was just read, as DATA frames."""
+        pack, out = HEADER.pack_into, self._out
+        if not in_slots or count <= SLOT:
+            pack(out, 0, count >> 8, count & 0xFF, DATA, 0, stream)
+            return self._view[: HEADER_LENGTH + count]
+        at = 0
+        while count > 0:
+            size = min(count, SLOT)
+            pack(out, at, size >> 8, size & 0xFF, DATA, 0, stream)
+            at += HEADER_LENGTH + size
+            count -= size
+        return self._view[:at]

@@ -1,0 +1,336 @@
+"""Carries bytes between a local socket and a stream: back pressure and half-close in both directions, without tasks.
+
+An end of data in one direction ends that direction only. What is broken on one side is broken, not ended, on the
+other: a reader must be able to tell a whole answer from half of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+
+from hbone import sockets
+from hbone.events import Fields
+from hbone.flow import Flow
+from hbone.poller import READ, WRITE
+from hbone.session import Session
+from hbone.stream import ENDED_NOW, StreamBroken
+from hbone.tunnel import CANCEL, CONNECT_ERROR, NO_ERROR
+
+ENDED = "ended"
+LOCAL_GONE = "local end is gone"
+# How long the peer must be quiet after our last byte before we end the stream; see ``_linger``.
+QUIET = 0.25
+SHARED_TURN = 64 * 1024  # bytes of one turn while others send, too
+ALONE_TURN = 256 * 1024
+MAX_PIECES = 256  # of one system call
+
+
+class Carry:
+    """One tunnel while it runs: a party of the session, and a sender. ``reason`` says at the end how it ended."""
+
+    __slots__ = (
+        "_closed", "_dropping", "_fail_at", "_file", "_first", "_flow", "_is_local_ended", "_is_over",
+        "_is_peer_ended", "_is_stopped", "_lingering", "_local", "_mask", "_patience", "_quiet_at", "_rest",
+        "_session", "from_local", "reason", "to_local",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        session: Session,
+        flow: Flow,
+        local: socket.socket,
+        closed: Callable[[Carry], object],
+        first: bytes = b"",
+        patience: float = 0.0,
+    ) -> None:
+        """Carry ``first`` before what the local end says from now on.
+
+        With ``patience``, a server's: seconds that a request's rest is read, and dropped when its target is gone.
+        """
+        self.to_local = 0
+        self.from_local = 0
+        self.reason = ""
+        self._session = session
+        self._flow = flow
+        self._local = local
+        self._file = local.fileno()
+        self._closed = closed
+        self._first = first
+        self._patience = patience
+        self._mask = 0
+        self._rest = bytearray()  # what the local end has not taken yet
+        self._is_local_ended = False
+        self._is_peer_ended = False
+        self._is_stopped = False  # the peer has sent all, and takes nothing more
+        self._is_over = False
+        self._dropping: asyncio.TimerHandle | None = None  # since the local end takes nothing more
+        self._lingering: asyncio.TimerHandle | None = None  # since it has said all
+        self._fail_at = 0.0
+        self._quiet_at = 0
+
+    @property
+    def is_orderly(self) -> bool:
+        return self.reason == ENDED
+
+    def start(self, *, is_silent: bool = False) -> None:
+        """From here on; the stream's party must be this. ``is_silent``: the local end has hardly said anything yet."""
+        if is_silent:
+            self._watch(READ)
+        else:
+            self.take_turn()
+
+    def end_now(self) -> None:
+        """Break it."""
+        if not self._is_over:
+            self._session.core.reset(self._flow.number, CANCEL)
+            self._finish(ENDED_NOW)
+
+    def take_turn(self) -> None:
+        """Send a turn's worth of what the local end says, if the peer and the socket have room for it."""
+        if self._is_over or self._is_local_ended or self._is_stopped:
+            return
+        session, flow = self._session, self._flow
+        room = session.core.room(flow)
+        if not room or session.link.backlog:
+            self._watch(self._mask & ~READ)
+            if room:
+                session.wait(self)
+            return
+        if self._first:
+            self._send_first(room)
+            return
+        is_alone = session.last_sender is self
+        session.last_sender = self
+        buffers = session.poller.buffers
+        room = min(room, ALONE_TURN if is_alone else SHARED_TURN)
+        try:
+            count, in_slots = buffers.read(self._local, room=room, frame=session.core.frame_size)
+        except BlockingIOError:
+            self._watch(self._mask | READ)
+            return
+        except OSError as error:
+            self._break(error, code=CONNECT_ERROR)
+            return
+        if not count:
+            self._local_ended()
+            return
+        self.from_local += count
+        session.core.charge(flow, count)
+        if session.send_framed(buffers.framed(count, stream=flow.number, in_slots=in_slots)):
+            self._watch(self._mask | READ)
+        else:
+            self._watch(self._mask & ~READ)
+            session.wait(self)
+
+    def _send_first(self, room: int) -> None:
+        count = min(room, len(self._first))
+        self._session.core.send(self._flow.number, self._first[:count])
+        self._first = self._first[count:]
+        self.from_local += count
+        self._session.flush()
+        if self._first:
+            self._session.wait(self)
+        else:
+            self.take_turn()
+
+    def _local_ended(self) -> None:
+        self._is_local_ended = True
+        self._watch(self._mask & ~READ)
+        if self._patience and not self._is_peer_ended:
+            self._linger()
+        else:
+            self._end_ours()
+
+    def _linger(self) -> None:
+        """Hold back the end of a response while the request still arrives.
+
+        The front of a serverless platform takes a response that ends before its request for an abort, and what it
+        still holds is lost in both directions: with a quiet client too, the front needs the time to hand on the
+        answer. But a client may wait for our end before it ends: so no longer than it is busy.
+        """
+        loop = asyncio.get_running_loop()
+        self._fail_at = loop.time() + self._patience
+        self._quiet_at = self._arrived
+        self._lingering = loop.call_later(QUIET, self._is_quiet)
+
+    def _is_quiet(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._quiet_at == self._arrived or loop.time() >= self._fail_at:
+            self._end_ours()
+        else:
+            self._quiet_at = self._arrived
+            self._lingering = loop.call_later(QUIET, self._is_quiet)
+
+    @property
+    def _arrived(self) -> int:
+        return self.to_local + len(self._rest)
+
+    def _end_ours(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+        self._session.core.end(self._flow.number)
+        self._session.flush_soon()
+        self._finish_if_done()
+
+    def _ready(self, mask: int) -> None:
+        if mask & ~READ and self._mask & WRITE:
+            self._write_rest()
+        if mask & ~WRITE and self._mask & READ:
+            self.take_turn()
+
+    def received(self, pieces: Sequence[memoryview]) -> None:
+        if self._is_over:
+            return
+        if self._dropping is not None:
+            count = sum(map(len, pieces))
+            self.to_local += count
+            self._session.core.acknowledge(self._flow.number, count)
+            return
+        if self._rest:
+            self._keep(pieces, sent=0)
+        else:
+            self._write(pieces)
+
+    def _write(self, pieces: Sequence[memoryview]) -> None:
+        if len(pieces) > MAX_PIECES:
+            pieces = [memoryview(b"".join(pieces))]
+        try:
+            sent = self._local.sendmsg(pieces) if len(pieces) > 1 else self._local.send(pieces[0])
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._drop(sum(map(len, pieces)), error)
+            return
+        self._took(sent)
+        self._keep(pieces, sent=sent)
+        if self._rest:
+            self._watch(self._mask | WRITE)
+
+    def _keep(self, pieces: Sequence[memoryview], *, sent: int) -> None:
+        for piece in pieces:
+            if sent < len(piece):
+                self._rest += piece[sent:]
+            sent = max(0, sent - len(piece))
+
+    def _write_rest(self) -> None:
+        try:
+            with memoryview(self._rest) as view:
+                sent = self._local.send(view)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._drop(len(self._rest), error)
+            return
+        del self._rest[:sent]
+        self._took(sent)
+        self._session.flush()
+        if not self._rest:
+            self._rest = bytearray()  # the memory of a large one is given back
+            self._watch(self._mask & ~WRITE)
+            if self._is_peer_ended:
+                self._peer_is_done()
+
+    def _took(self, count: int) -> None:
+        self.to_local += count
+        self._session.core.acknowledge(self._flow.number, count)
+
+    def _drop(self, count: int, error: OSError) -> None:
+        """The local end takes no more. A server reads the request's rest all the same, a client gives up."""
+        if not self._patience:
+            self._break(error, code=CANCEL)
+            return
+        self._rest = bytearray()
+        self._watch(self._mask & ~WRITE)
+        self._session.core.acknowledge(self._flow.number, count)
+        self._dropping = asyncio.get_running_loop().call_later(self._patience, self._give_up)
+        if self._is_peer_ended:
+            self._peer_is_done()
+
+    def _give_up(self) -> None:
+        """Tell the peer to stop (RFC 9113 §8.1)."""
+        is_whole = self._flow.is_ended_by_us
+        self._session.core.reset(self._flow.number, NO_ERROR)
+        self._session.flush_soon()
+        self._finish(ENDED if is_whole else LOCAL_GONE)
+
+    def ended(self) -> None:
+        self._is_peer_ended = True
+        if not self._rest:
+            self._peer_is_done()
+
+    def _peer_is_done(self) -> None:
+        """All that the peer has sent is with the local end."""
+        if self._dropping is None:
+            with contextlib.suppress(OSError):  # it is gone already: then it needs no word from us
+                self._local.shutdown(socket.SHUT_WR)
+        else:
+            self._dropping.cancel()
+        if self._lingering is not None:
+            self._end_ours()
+        else:
+            self._finish_if_done()
+
+    def _finish_if_done(self) -> None:
+        is_ours_done = self._flow.is_ended_by_us or self._is_stopped
+        if self._is_peer_ended and not self._rest and is_ours_done:
+            self._finish(ENDED)
+
+    def has_room(self) -> None:
+        if not self._mask & READ:
+            self.take_turn()
+
+    def broke(self, error: StreamBroken) -> None:
+        """The stream is gone; after the peer's orderly end that only means that it wants no more of us."""
+        if not self._is_peer_ended:
+            self._finish(str(error))
+            return
+        self._is_stopped = True
+        self._watch(self._mask & ~READ)
+        self._finish_if_done()
+
+    def opened(self, status: int, fields: Fields) -> None:
+        """It has been answered already."""
+
+    def informed(self, status: int, fields: Fields) -> None:
+        """Nobody asks."""
+
+    def ends_with(self, trailers: Fields) -> None:
+        """A tunnel has none."""
+
+    def _break(self, error: OSError, *, code: int) -> None:
+        """The local end failed, and the peer is told."""
+        self._session.core.reset(self._flow.number, code)
+        self._session.flush_soon()
+        self._finish(f"{LOCAL_GONE}: {error.strerror or error}")
+
+    def _finish(self, reason: str) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self.reason = reason
+        for timer in (self._dropping, self._lingering):
+            if timer is not None:
+                timer.cancel()
+        self._watch(0)
+        session = self._session
+        session.wait_no_more(self)
+        if session.last_sender is self:
+            session.last_sender = None
+        session.forget(self._flow.number)
+        sockets.close(self._local, is_orderly=reason == ENDED)
+        self._rest = bytearray()
+        self._closed(self)
+
+    def _watch(self, mask: int) -> None:
+        if mask == self._mask:
+            return
+        self._mask = mask
+        if mask:
+            self._session.poller.set(self._file, mask, self._ready)
+        else:
+            self._session.poller.drop(self._file)

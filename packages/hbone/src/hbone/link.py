@@ -1,0 +1,183 @@
+"""A connection to a peer as bytes: what was read, and what it has not taken yet. No transport of asyncio's between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+
+from hbone import sockets
+from hbone.poller import READ, WRITE, Poller
+
+Piece = bytes | bytearray | memoryview
+
+# Bytes that the kernel takes before they are on their way: beyond that a stream's own socket holds back its sender,
+# and what others have to say does not queue behind them.
+UNSENT = 128 * 1024
+
+
+class Link:
+    """The connected socket. It calls back from within the loop, and never from within ``send``."""
+
+    def __init__(self, connected: socket.socket, *, poller: Poller) -> None:
+        sockets.tune(connected)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            with contextlib.suppress(OSError):  # not TCP
+                connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+        connected.setblocking(False)
+        self.poller = poller
+        self.is_closed = False
+        self.closed = asyncio.Event()
+        self.socket = connected
+        self._file = connected.fileno()
+        self._mask = 0
+        self._is_started = False
+        self._is_closing = False
+        self._is_deaf = False  # the peer takes nothing more
+        self._backlog = bytearray()
+        self._received: Callable[[memoryview], object] = _nothing
+        self._drained: Callable[[], object] = _nothing
+        self._lost: Callable[[str], object] = _nothing
+
+    def start(
+        self,
+        *,
+        received: Callable[[memoryview], object],
+        drained: Callable[[], object],
+        lost: Callable[[str], object],
+    ) -> None:
+        """Have these called: with what was read, which is valid only then; when ``backlog`` is empty again; and once,
+        when nothing more comes, with the reason, if it is no orderly end."""
+        self._received, self._drained, self._lost = received, drained, lost
+        self.go_on()
+
+    def stop(self) -> None:
+        """Read no more, until it is started again."""
+        self._is_started = False
+        self._watch()
+
+    def go_on(self) -> None:
+        """Read again."""
+        self._is_started = True
+        self._watch()
+
+    def detach(self) -> socket.socket:
+        """The socket, which is the caller's from here on."""
+        self.is_closed = True
+        self._set(0)
+        self.closed.set()
+        return self.socket
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait for the peer to take them."""
+        return len(self._backlog)
+
+    def send(self, *pieces: Piece) -> bool:
+        """Send all of it, now or when there is room; whether it was now."""
+        if self.is_closed or self._is_closing or self._is_deaf:
+            return True
+        if self._backlog:
+            for piece in pieces:
+                self._backlog += piece
+            return False
+        sent = self._send(pieces)
+        for piece in pieces:
+            if sent < len(piece):
+                self._backlog += memoryview(piece)[sent:] if sent else piece
+                sent = 0
+            else:
+                sent -= len(piece)
+        if self._backlog:
+            self._watch()
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close, when the peer has taken what waits."""
+        if not self._backlog or self._is_deaf:
+            self.abort()
+        elif not self._is_closing:
+            self._is_closing = True
+            self._watch()
+
+    def abort(self) -> None:
+        """Close now."""
+        if not self.is_closed:
+            self.is_closed = True
+            self._backlog.clear()
+            self._set(0)
+            self.socket.close()
+            self.closed.set()
+            self._lost("")
+
+    def _send(self, pieces: tuple[Piece, ...]) -> int:
+        try:
+            return self.socket.send(pieces[0]) if len(pieces) == 1 else self.socket.sendmsg(pieces)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            # It may have said something before: that is read to its end.
+            self._is_deaf = True
+            return sum(len(piece) for piece in pieces)
+
+    def _ready(self, mask: int) -> None:
+        try:
+            if mask & ~READ and self._backlog:
+                self._flush()
+            if mask & ~WRITE and self._is_started and not (self.is_closed or self._is_closing):
+                self._read()
+        except BaseException:
+            # A bug: whoever waits for this connection must not wait for ever.
+            self.abort()
+            raise
+
+    def _read(self) -> None:
+        incoming = self.poller.buffers.incoming
+        try:
+            count = self.socket.recv_into(incoming)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._end(f"the connection was lost: {error}")
+            return
+        if count:
+            self._received(incoming[:count])
+        else:
+            self._end("")
+
+    def _flush(self) -> None:
+        with memoryview(self._backlog) as view:
+            sent = self._send((view,))
+        del self._backlog[:sent]
+        if self._backlog:
+            return
+        if self._is_closing:
+            self.abort()
+        else:
+            self._watch()
+            self._drained()
+
+    def _end(self, reason: str) -> None:
+        """Nothing more comes; the socket stays until it is closed."""
+        self._is_started = False
+        self._watch()
+        self._lost(reason)
+
+    def _watch(self) -> None:
+        reads = READ if self._is_started and not self._is_closing else 0
+        self._set(reads | (WRITE if self._backlog else 0))
+
+    def _set(self, mask: int) -> None:
+        if mask == self._mask:
+            return
+        self._mask = mask
+        if mask:
+            self.poller.set(self._file, mask, self._ready)
+        else:
+            self.poller.drop(self._file)
+
+
+def _nothing(*_: object) -> None:
+    """Nobody is there to be told."""
