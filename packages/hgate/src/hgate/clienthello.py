@@ -6,6 +6,7 @@ hellos carry a post-quantum key share and are larger than a segment, so both hap
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 MAX_SIZE = 16 * 1024  # bytes of records; browsers and Envoys stay below 2 KiB
@@ -15,6 +16,8 @@ _MAX_RECORD = 16384  # RFC 8446 §5.1
 _SERVER_NAME = 0
 _ALPN = 16
 _HOST_NAME = 0
+_EXTENSION = struct.Struct(">HH")
+_MISFIT = "a ClientHello whose lengths do not fit"
 
 
 class HelloError(Exception):
@@ -29,7 +32,7 @@ class TooBig(HelloError):
     """No end within MAX_SIZE."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ClientHello:
     """What a client asks for: the host by SNI, empty when it names none, and protocols by ALPN."""
 
@@ -55,6 +58,10 @@ class Parser:
         """
         if self.hello is not None:
             return self.hello
+        if not self._size:
+            self.hello = _in_one_piece(data)
+            if self.hello is not None:
+                return self.hello
         self._size += len(data)
         self._records += data
         while self._take_record():
@@ -97,37 +104,67 @@ class Parser:
         return parse(bytes(self._message[4 : 4 + length]))
 
 
+def _in_one_piece(data: bytes) -> ClientHello | None:
+    """Most hellos are one record, and come whole; ``None`` for any other, and what is none. Raises NotTLS."""
+    if len(data) < 9 or data[0] != _HANDSHAKE_RECORD or data[1] != 3 or data[5] != _CLIENT_HELLO:
+        return None
+    record = data[3] << 8 | data[4]
+    message = data[6] << 16 | data[7] << 8 | data[8]
+    if not 4 + message <= record <= _MAX_RECORD or len(data) < 5 + record:
+        return None
+    return parse(data[9 : 9 + message])
+
+
 def parse(body: bytes) -> ClientHello:
     """Read a whole ClientHello's body.
 
     Raises:
         NotTLS: it is malformed.
     """
-    reader = _Reader(body)
-    reader.take(2 + 32)  # legacy version, random
-    reader.vector(1)  # session id
-    reader.vector(2)  # cipher suites
-    reader.vector(1)  # compression methods
+    try:
+        return _parse(body)
+    except (IndexError, struct.error):  # read beyond its end
+        raise NotTLS(_MISFIT) from None
+
+
+def _parse(body: bytes) -> ClientHello:
+    at = 2 + 32  # legacy version, random
+    at += 1 + body[at]  # session id
+    at += 2 + (body[at] << 8 | body[at + 1])  # cipher suites
+    at += 1 + body[at]  # compression methods
     sni = ""
     alpn: tuple[str, ...] = ()
-    if not reader.is_empty:
-        extensions = _Reader(reader.vector(2))
-        while not extensions.is_empty:
-            kind = extensions.number(2)
-            content = extensions.vector(2)
-            if kind == _SERVER_NAME:
-                sni = _server_name(content)
-            elif kind == _ALPN:
-                alpn = _protocols(content)
+    if at == len(body):
+        return ClientHello(sni=sni, alpn=alpn)
+    end = at + 2 + (body[at] << 8 | body[at + 1])
+    at += 2
+    if end > len(body):
+        raise NotTLS(_MISFIT)
+    while at < end:
+        kind, size = _EXTENSION.unpack_from(body, at)
+        at += 4 + size
+        if at > end:
+            raise NotTLS(_MISFIT)
+        if kind == _SERVER_NAME:
+            sni = _server_name(body[at - size : at])
+        elif kind == _ALPN:
+            alpn = _protocols(body[at - size : at])
     return ClientHello(sni=sni, alpn=alpn)
 
 
 def _server_name(content: bytes) -> str:
     """RFC 6066 §3: a list of which only host names are defined, one at most."""
-    names = _Reader(_Reader(content).vector(2))
-    while not names.is_empty:
-        kind, name = names.number(1), names.vector(2)
+    end = 2 + (content[0] << 8 | content[1])
+    if end > len(content):
+        raise NotTLS(_MISFIT)
+    at = 2
+    while at < end:
+        kind, size = content[at], content[at + 1] << 8 | content[at + 2]
+        at += 3 + size
+        if at > end:
+            raise NotTLS(_MISFIT)
         if kind == _HOST_NAME:
+            name = content[at - size : at]
             if not name.isascii():
                 raise NotTLS("a server name that is not ASCII")
             return name.decode("ascii")
@@ -136,32 +173,15 @@ def _server_name(content: bytes) -> str:
 
 def _protocols(content: bytes) -> tuple[str, ...]:
     """RFC 7301 §3.1."""
-    names = _Reader(_Reader(content).vector(2))
+    end = 2 + (content[0] << 8 | content[1])
+    if end > len(content):
+        raise NotTLS(_MISFIT)
+    at = 2
     found = []
-    while not names.is_empty:
-        found.append(names.vector(1).decode("latin-1"))
+    while at < end:
+        size = content[at]
+        at += 1 + size
+        if at > end:
+            raise NotTLS(_MISFIT)
+        found.append(content[at - size : at].decode("latin-1"))
     return tuple(found)
-
-
-class _Reader:
-    """Reads numbers and length-prefixed vectors (RFC 8446 §3) from the front."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    @property
-    def is_empty(self) -> bool:
-        return self._at == len(self._data)
-
-    def take(self, count: int) -> bytes:
-        if self._at + count > len(self._data):
-            raise NotTLS("a ClientHello whose lengths do not fit")
-        self._at += count
-        return self._data[self._at - count : self._at]
-
-    def number(self, width: int) -> int:
-        return int.from_bytes(self.take(width), "big")
-
-    def vector(self, width: int) -> bytes:
-        return self.take(self.number(width))

@@ -14,6 +14,7 @@ import select
 import selectors
 from collections.abc import Callable, Mapping
 from math import ceil
+from time import monotonic
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class Poller(selectors.BaseSelector):
     """The selector; ``asyncio.SelectorEventLoop(poller)`` uses it."""
 
     def __init__(self) -> None:
+        self.is_due = False  # whether asyncio has been given something to do since it waits
         self._epoll = select.epoll()
         self._calls: dict[int, Callable[[int], None]] = {}
         self._keys: dict[int, selectors.SelectorKey] = {}
@@ -50,9 +52,21 @@ class Poller(selectors.BaseSelector):
             self._epoll.unregister(file)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait, serve what is ours, and return what is asyncio's."""
-        # asyncio waits for the time of its next timer: a wait that ended before would be one more round for nothing.
-        seconds = -1.0 if timeout is None else 0.0 if timeout <= 0 else ceil(timeout * 1e3) * 1e-3
+        """Wait, serve what is ours, and return what is asyncio's, or when it has something else to do."""
+        self.is_due = False
+        end = None if timeout is None else monotonic() + timeout
+        while True:
+            # asyncio waits for the time of its next timer: a wait that ended before would be a round for nothing.
+            seconds = -1.0 if timeout is None else 0.0 if timeout <= 0 else ceil(timeout * 1e3) * 1e-3
+            theirs = self._serve(seconds)
+            if theirs or self.is_due:
+                return theirs
+            if end is not None:
+                timeout = end - monotonic()
+                if timeout <= 0:
+                    return theirs
+
+    def _serve(self, seconds: float) -> list[tuple[selectors.SelectorKey, int]]:
         try:
             found = self._epoll.poll(seconds, MAX_EVENTS)
         except InterruptedError:
@@ -118,6 +132,14 @@ class Loop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self.poller = Poller()
         super().__init__(self.poller)
+
+    def call_soon(self, *arguments: Any, **named: Any) -> asyncio.Handle:
+        self.poller.is_due = True
+        return super().call_soon(*arguments, **named)
+
+    def call_at(self, *arguments: Any, **named: Any) -> asyncio.TimerHandle:
+        self.poller.is_due = True
+        return super().call_at(*arguments, **named)
 
 
 def _number(fileobj: Any) -> int:

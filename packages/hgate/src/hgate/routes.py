@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from sys import intern
 
 from hbone.urls import PREFIX, URL, Address, parse_address, parse_url
@@ -17,6 +18,7 @@ from hgate.contract import PORTS
 DOMAIN = "svc.cluster.local"
 DEFAULT_PATH = f"{PREFIX}{PORTS['ENVOY_MTLS']}"
 RAW = "tcp://"  # bytes as they are, to HOST:PORT
+MAX_SNI = 400  # a host's name has 253 at most, and a subset is one label
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _OUTBOUND = re.compile(r"outbound_\.(?P<port>[0-9]{1,5})_\.(?P<subset>[A-Za-z0-9-]*)_\.(?P<host>.+)")
 _HOST = re.compile(rf"(?P<service>{_LABEL})\.(?P<namespace>{_LABEL})")
@@ -130,6 +132,12 @@ class RouteTable:
 
 def read_sni(sni: str) -> Destination | None:
     """The destination that a server name means; ``None`` when it is no service's name."""
+    return _read_sni(sni) if len(sni) <= MAX_SNI else None
+
+
+# A gate hears the same few names all day long.
+@lru_cache(maxsize=1024)
+def _read_sni(sni: str) -> Destination | None:
     text = sni.lower().removesuffix(".")
     outbound = _OUTBOUND.fullmatch(text)
     host = _HOST.fullmatch((outbound["host"] if outbound else text).removesuffix(f".{DOMAIN}"))

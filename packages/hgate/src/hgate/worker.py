@@ -73,8 +73,9 @@ class Worker:
         self._loop.add_signal_handler(signal.SIGTERM, self._signalled)
         self._loop.add_signal_handler(signal.SIGINT, self._signalled)
         self._wire.open(heard=self._heard, gone=self._alone)
-        self._acceptor.open()
-        self._wire.tell(feed.Ready())
+        if not self._is_draining:  # that may have been the next that it heard
+            self._acceptor.open()
+            self._wire.tell(feed.Ready())
         self._tell_counts()
         await self._drained.wait()
         await self._carrier.close()

@@ -114,20 +114,18 @@ class Workers:
                 in_a_row = 0
 
     async def _attend(self, child: Child, number: int) -> int:
-        """Feed a worker, and hear it, until it ends."""
-        try:
-            self._running[number] = child
-            child.wire.open(
-                heard=lambda message: self._hear(message, number, child),
-                gone=lambda: None,  # its end says so, too
-            )
-            child.wire.tell(self._settings, *self._snapshot())
-            return await child.ended()
-        finally:
-            if not self._is_stopping:
-                del self._running[number]
-                child.close()
-            self._has_changed()
+        """Feed a worker, and hear it, until it ends. Cancelled, it still runs: ``_end_all`` has the last word."""
+        self._running[number] = child
+        child.wire.open(
+            heard=lambda message: self._hear(message, number, child),
+            gone=lambda: None,  # its end says so, too
+        )
+        child.wire.tell(self._settings, *self._snapshot())
+        status = await child.ended()
+        del self._running[number]
+        child.close()
+        self._has_changed()
+        return status
 
     def _hear(self, message: feed.Message, number: int, child: Child) -> None:
         if isinstance(message, feed.Ready):
