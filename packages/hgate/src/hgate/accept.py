@@ -7,7 +7,7 @@ import logging
 import socket
 from collections.abc import Callable
 
-from hgate.poller import ONE_OF_MANY, READ, Poller
+from hbone.poller import ONE_OF_MANY, READ, Poller
 
 log = logging.getLogger(__name__)
 

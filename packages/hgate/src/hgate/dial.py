@@ -8,8 +8,8 @@ import socket
 from collections.abc import Callable, Sequence
 
 from hbone import sockets
+from hbone.poller import WRITE, Poller
 from hgate.deadlines import Deadlines
-from hgate.poller import WRITE, Poller
 
 SECONDS = 10.0
 Found = tuple[socket.AddressFamily, tuple[str, int]]

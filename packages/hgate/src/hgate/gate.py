@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
+from hbone.poller import Poller
 from hbone.urls import URL
 from hgate.approach import Approach
 from hgate.carrier import Carrier
@@ -14,7 +15,6 @@ from hgate.counts import ROUTE, Counts
 from hgate.dial import Dials
 from hgate.hello import Hellos
 from hgate.pipes import Pipes
-from hgate.poller import Poller
 from hgate.raw import Raw
 from hgate.resolver import Resolver, Start
 from hgate.routes import RouteTable, read_sni

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hbone.poller import READ, Poller
 from hgate.clienthello import MAX_SIZE, HelloError, Parser
 from hgate.connection import Connection
 from hgate.counts import CROWD, HELLO
 from hgate.deadlines import Deadlines
-from hgate.poller import READ, Poller
 
 MAX_WAITING = 4096  # of MAX_SIZE at most each; the oldest has to go for the next: whoever is honest is quick
 _READ = MAX_SIZE + 1

@@ -10,10 +10,10 @@ import os
 import socket
 from collections.abc import Callable
 
+from hbone.poller import BROKEN, HUNG_UP, READ, WRITE, Poller
 from hgate.connection import ENDED, ENDED_NOW, Connection, close
 from hgate.counts import BROKEN as BROKEN_CAUSE
 from hgate.pipes import SIZE, Pipe, Pipes
-from hgate.poller import BROKEN, HUNG_UP, READ, WRITE, Poller
 
 TURNS = 4  # of SIZE each: then the other connections have theirs
 ENOUGH = 16 * 1024  # less than this was all that there was: most likely, asking again would be in vain

@@ -13,8 +13,10 @@ import signal
 import socket
 import sys
 
+from hbone import stop
 from hbone.acceptor import OWN_FILES, raise_file_limit
 from hbone.client import Settings as ClientSettings
+from hbone.poller import of_loop
 from hbone.tokens import Source
 from hbone.urls import parse_address
 from hgate import errors, feed, log
@@ -23,7 +25,6 @@ from hgate.carrier import Carrier
 from hgate.connection import ENDED_NOW
 from hgate.counts import Counts
 from hgate.gate import Gate
-from hgate.poller import Loop
 from hgate.routes import RouteTable
 from hgate.tokens import Tokens
 from hgate.wire import Wire
@@ -38,9 +39,10 @@ class Worker:
     """The worker; ``run`` returns when it is drained."""
 
     def __init__(
-        self, *, listener: socket.socket, wire: Wire, settings: feed.Settings, group: asyncio.TaskGroup, loop: Loop
+        self, *, listener: socket.socket, wire: Wire, settings: feed.Settings, group: asyncio.TaskGroup
     ) -> None:
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
+        poller = of_loop()
         self._wire = wire
         self._counts = Counts()
         self._told: dict[str, float] = {}
@@ -48,7 +50,7 @@ class Worker:
         self._tokens = Tokens(ask=wire.tell)
         self._carrier = Carrier(settings=client_settings(settings), group=group)
         self._gate = Gate(
-            poller=loop.poller,
+            poller=poller,
             table=self._table,
             tokens=self._tokens,
             carrier=self._carrier,
@@ -61,7 +63,7 @@ class Worker:
         self._room = max(1, min(MAX_OPEN, (raise_file_limit() - OWN_FILES) // 2))
         self._acceptor = Acceptor(
             listener=listener,
-            poller=loop.poller,
+            poller=poller,
             has_room=lambda: len(self._gate) < self._room,
             taken=self._gate.take,
         )
@@ -151,13 +153,14 @@ def client_settings(settings: feed.Settings) -> ClientSettings:
     )
 
 
-async def _serve(listener: socket.socket, wire: Wire, settings: feed.Settings, *, loop: Loop) -> None:
+async def _serve(listener: socket.socket, wire: Wire, settings: feed.Settings) -> int:
     async with asyncio.TaskGroup() as group:
-        worker = Worker(listener=listener, wire=wire, settings=settings, group=group, loop=loop)
+        worker = Worker(listener=listener, wire=wire, settings=settings, group=group)
         # What there is now stays: the collector need not look through it again and again.
         gc.collect()
         gc.freeze()
         await worker.run()
+    return errors.Exit.OK
 
 
 def main(arguments: list[str]) -> int:
@@ -170,10 +173,7 @@ def main(arguments: list[str]) -> int:
         return errors.Exit.OK  # the control process has changed its mind
     accepting = socket.socket(fileno=int(listener))
     accepting.setblocking(False)
-    loop = Loop()
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(_serve(accepting, wire, settings, loop=loop))
-    return errors.Exit.OK
+    return stop.run(_serve(accepting, wire, settings))
 
 
 if __name__ == "__main__":
