@@ -189,11 +189,10 @@ def step(
             take(api, each, done=done)
         except Answer as answer:
             done.failed.append((written.key_of(each.item if isinstance(each, Create | Replace) else each.old), answer))
-            log.warning("not written", extra={"fields": {"reason": str(answer)}})
         if isinstance(each, Keep):
-            _tell_kept(api, each.old, told=told)
+            _tell_kept(api, each.old, told=told, done=done)
     for refusal in refused:
-        _tell(api, refusal.ref, reason=events.REFUSED, message=message_of(refusal), told=told)
+        _tell(api, refusal.ref, reason=events.REFUSED, message=message_of(refusal), told=told, done=done)
     return done
 
 
@@ -276,7 +275,7 @@ def message_of(refusal: Refusal) -> str:
     return f"{what}{refusal.reason}; {refusal.hint}"
 
 
-def _tell_kept(api: Api, old: Object, *, told: Told) -> None:
+def _tell_kept(api: Api, old: Object, *, told: Told, done: Done) -> None:
     metadata = old["metadata"]
     ref = Ref(
         version=old["apiVersion"],
@@ -286,11 +285,11 @@ def _tell_kept(api: Api, old: Object, *, told: Told) -> None:
         uid=metadata.get("uid", ""),
     )
     message = "changed by somebody: the gate leaves it as it is; delete it, and it is written anew while it is wanted"
-    _tell(api, ref, reason=events.KEPT, message=message, told=told)
+    _tell(api, ref, reason=events.KEPT, message=message, told=told, done=done)
 
 
-def _tell(api: Api, ref: Ref, *, reason: str, message: str, told: Told) -> None:
-    """Send an event, if it is new. One that cannot be sent is no failure of what it tells."""
+def _tell(api: Api, ref: Ref, *, reason: str, message: str, told: Told, done: Done) -> None:
+    """Send an event, if it is new."""
     now = time.time()
     made = events.event(ref, reason=reason, message=message, now=now)
     if not told.is_new(made, now=now):
@@ -304,4 +303,4 @@ def _tell(api: Api, ref: Ref, *, reason: str, message: str, told: Told) -> None:
     except Answer as answer:
         if not answer.is_conflict:
             told.forget(made)
-            log.warning("no event", extra={"fields": {"source": str(ref), "reason": str(answer)}})
+            done.failed.append((("Event", ref.namespace, made["metadata"]["name"]), answer))

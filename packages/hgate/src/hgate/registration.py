@@ -131,7 +131,7 @@ class Registry:
             return
         key = (kind, *place)
         found = list(self._declarations(kind, item))
-        if found or kind == "WorkloadEntry":
+        if found or kind != "Service":
             self._objects[key], self._read[key] = item, found
         else:
             self._forget(key)
@@ -169,7 +169,9 @@ class Registry:
                 for part in each.parts
                 if part.accepted.identity is not None
             ),
-            known=frozenset(item["metadata"].get("uid", "") for item in self._objects.values()),
+            known=frozenset(
+                item["metadata"].get("uid", "") for item in (*self._objects.values(), *self._services.values())
+            ),
             policy_error=self._policy_error,
             is_settled=bool(self._gates) and self._policy is not None,
             has_cloud_run=has_cloud_run,
@@ -265,4 +267,4 @@ class Registry:
 def _slim(item: Object) -> Object:
     """What is asked of a Service that declares nothing: whose it is, and its ports."""
     mark = {MANAGED_BY: MANAGER} if written.is_ours(item) else {}
-    return {"metadata": {"labels": mark}, "spec": item.get("spec") or {}}
+    return {"metadata": {"uid": item["metadata"].get("uid", ""), "labels": mark}, "spec": item.get("spec") or {}}

@@ -52,9 +52,9 @@ def hash_of(item: Object) -> str:
     # With its name, so that a copy of it under another one is whoever's has made it.
     said: dict[str, Any] = {"of": key_of(item), "labels": {key: labels[key] for key in LABELS if key in labels}}
     for part in PARTS:
-        if part in item:
+        if item.get(part):  # an empty one is not kept by the server
             said[part] = item[part]
-    if item.get("kind") == "Service":
+    if item.get("kind") == "Service" and "spec" in said:
         said["spec"] = {key: value for key, value in said["spec"].items() if key not in CHOSEN}
     text = json.dumps(said, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,103 @@
+"""Registration in rounds: a cluster listed, judged and written once, by hgate's own parts and without its daemon.
+
+``python -m krun_testbed.hgate_rounds --kubeconfig FILE --namespace NAME`` is one round, in a process to be killed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from hgate import reconcile, written
+from hgate.cloud_run import Service
+from hgate.events import Told
+from hgate.kube import Kube, open_kube
+from hgate.reconcile import Done
+from hgate.registration import CLAIMS, SYSTEM, Registry, Result
+from krun_testbed import istio_build
+from krun_testbed.kubernetes import Kubernetes
+
+GATE = "10.9.8.7"
+OWN = "123456789"  # the project of the gate
+URL = f"https://web-{OWN}.us-central1.run.app"
+DECLARING = ("Service", "ConfigMap", "WorkloadEntry", "Sidecar")
+
+
+def definitions(kubernetes: Kubernetes) -> None:
+    """Let an API server without istiod know Istio's kinds."""
+    kubernetes.apply(istio_build.file(istio_build.DEFINITIONS))
+    kubernetes.namespace(SYSTEM)
+
+
+@dataclass(kw_only=True)
+class Rounds:
+    """``namespaces``: of which objects are seen and written; others may be of other tests."""
+
+    kube: Kube
+    namespaces: tuple[str, ...]
+    policy: str | None = None
+    gate: str = GATE
+    services: list[Service] | None = None
+    told: Told = field(default_factory=Told)
+
+    def registry(self) -> Registry:
+        """All that there is, read now."""
+        made = Registry(self.policy, self.gate, OWN)
+        if self.services is not None:
+            made.cloud_run(self.services)
+        for kind in DECLARING:
+            for item in self._items(kind):
+                made.put(kind, item)
+        return made
+
+    def result(self) -> Result:
+        return self.registry().result()
+
+    def seen(self) -> dict[tuple[str, str, str], Any]:
+        """What hgate has written."""
+        return {
+            (kind, item["metadata"]["namespace"], item["metadata"]["name"]): item
+            for kind in reconcile.LEAVING
+            for item in self._items(kind)
+            if written.is_ours(item)
+        }
+
+    def run(self, *, api: reconcile.Api | None = None) -> Done:
+        """One round."""
+        result = self.result()
+        return reconcile.step(
+            api or self.kube,
+            wanted=result.wanted,
+            seen=self.seen(),
+            refused=result.refused,
+            may_delete=result.is_settled,
+            known=result.known,
+            has_cloud_run=result.has_cloud_run,
+            told=self.told,
+        )
+
+    def _items(self, kind: str) -> Iterable[dict[str, Any]]:
+        for namespace in dict.fromkeys((*self.namespaces, SYSTEM)):
+            for item in self.kube.list(reconcile.collection(kind, namespace)):
+                if namespace != SYSTEM or item["metadata"]["name"] == CLAIMS:
+                    yield item
+
+
+@click.command()
+@click.option("--kubeconfig", required=True)
+@click.option("--namespace", "namespaces", multiple=True)
+def main(kubeconfig: str, namespaces: tuple[str, ...]) -> None:
+    """One round; its line on stdout says that it has read everything, and begins to write."""
+    rounds = Rounds(kube=open_kube(kubeconfig=kubeconfig), namespaces=namespaces)
+    rounds.seen()
+    sys.stdout.write("begun\n")
+    sys.stdout.flush()
+    rounds.run()
+
+
+if __name__ == "__main__":
+    main()
