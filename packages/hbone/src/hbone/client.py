@@ -1,42 +1,29 @@
-"""Opens tunnels: pools connections by origin, obeys the server's limit of streams, dials again what is gone."""
+"""Opens tunnels: finds out who may have one, by which token, and over which pool's connections."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import socket
 import ssl
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Hashable
+from typing import cast
 
-from hbone import errors, sockets, tls
-from hbone.link import Link
-from hbone.poller import of_loop
+from hbone import errors, tls
+from hbone.deadlines import Deadlines
+from hbone.ended import Ended
+from hbone.opening import ATTEMPTS, Opening
+from hbone.pool import Pool, Settings
 from hbone.refusal import MAX_TEXT, Refused, refusal
 from hbone.session import Session
 from hbone.stream import Stream, StreamBroken
-from hbone.tokens import Source, Tokens
-from hbone.tunnel import CANCEL, Connection
+from hbone.tokens import Tokens
+from hbone.tunnel import CANCEL
 from hbone.urls import URL, Address
 
-log = logging.getLogger(__name__)
+__all__ = ["Client", "Settings", "close_stream", "failure_of"]
 
-CONNECT_TIMEOUT = 10.0  # seconds for TCP and TLS
-# Seconds until the server answers a request: a container that starts from nothing has to come up first.
-ANSWER_TIMEOUT = 60.0
-ATTEMPTS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How tunnels are opened."""
-
-    token_source: Source
-    token_header: str = "authorization"
-    ca_file: str | None = None
-    connect_to: Address | None = None
-    connect_timeout: float = CONNECT_TIMEOUT
-    answer_timeout: float = ANSWER_TIMEOUT
+# A token that is known, or who gives it, now or later; None: none is sent.
+Token = str | Callable[[], str | Awaitable[str | None] | None]
 
 
 class Client:
@@ -48,6 +35,62 @@ class Client:
         self._tokens = Tokens(settings.token_source)
         self._pools: dict[tuple[str, str], Pool] = {}
         self._tls: ssl.SSLContext | None = None
+        self._deadlines: Deadlines | None = None
+
+    def carry(
+        self,
+        *,
+        url: URL,
+        local: socket.socket,
+        closed: Callable[[Ended], object],
+        first: bytes = b"",
+        token: Token | None = None,
+    ) -> Opening:
+        """Open a tunnel, send ``first``, and carry bytes both ways until it is closed. No task is made for it.
+
+        ``local`` is a non-blocking socket. ``token`` takes the place of the source in the settings. ``closed`` is
+        called once, and never before this has returned; ``end_now()`` of what is returned breaks the tunnel.
+        """
+        loop = asyncio.get_running_loop()
+        if self._deadlines is None:
+            late = cast("Callable[[Hashable], object]", Opening.late)
+            self._deadlines = Deadlines(seconds=self._settings.answer_timeout, late=late)
+        opening = Opening(
+            url=url,
+            local=local,
+            first=first,
+            closed=closed,
+            deadlines=self._deadlines,
+            seconds=self._settings.answer_timeout,
+        )
+        try:
+            self.check(url)
+            found = self._tokens.ready(url.audience) if token is None else token() if callable(token) else token
+        except errors.Failure as failure:
+            loop.call_soon(opening.fail, failure)
+            return opening
+        if found is None or isinstance(found, str):
+            self._start(opening, url, found)
+        else:
+            self._group.create_task(self._start_later(opening, url, found, is_ours=token is None))
+        return opening
+
+    def _start(self, opening: Opening, url: URL, token: str | None) -> None:
+        try:
+            if token:
+                self._check_secrecy(url)
+            opening.start(self._pool(url), token)
+        except errors.Failure as failure:
+            asyncio.get_running_loop().call_soon(opening.fail, failure)
+
+    async def _start_later(self, opening: Opening, url: URL, finding: Awaitable[str | None], *, is_ours: bool) -> None:
+        try:
+            token = await finding
+        except errors.Failure as failure:
+            if not opening.is_over:
+                opening.fail(failure)
+            return
+        self._start(opening, url, token)
 
     async def open(self, url: URL) -> Stream:
         """A tunnel whose server has answered 200; the caller closes it by ``close_stream``.
@@ -61,7 +104,7 @@ class Client:
         headers = ((self._settings.token_header, f"Bearer {token}"),) if token else ()
         reason = ""
         for _ in range(ATTEMPTS):
-            stream = await self._pool(url).open(path=url.path, headers=headers)
+            stream = await _Stream(url=url, headers=headers).find(self._pool(url))
             try:
                 return await self._answered(stream, url=url, has_token=bool(token))
             except StreamBroken as error:
@@ -101,16 +144,22 @@ class Client:
         Raises:
             Misconfigured: a token would leave this machine unencrypted, or the root certificates cannot be read.
         """
-        address = self._address(url)
         if url.scheme == "https" and self._tls is None:
             self._tls = tls.client_context(ca_file=self._settings.ca_file)
-        if self._tokens.source and url.scheme == "http" and not address.is_loopback:
+        if self._tokens.source:
+            self._check_secrecy(url)
+
+    def _check_secrecy(self, url: URL) -> None:
+        address = self._address(url)
+        if url.scheme == "http" and not address.is_loopback:
             raise errors.Misconfigured(
                 f"an ID token is not sent over plain http to {address}", hint="use https, or give no token"
             )
 
     async def close(self) -> None:
         """Close all connections, with all tunnels in them."""
+        if self._deadlines is not None:
+            self._deadlines.close()
         async with asyncio.TaskGroup() as group:
             for pool in self._pools.values():
                 group.create_task(pool.close())
@@ -128,92 +177,30 @@ class Client:
         return self._pools[key]
 
 
-class Pool:
-    """The connections to one origin."""
+class _Stream:
+    """Who waits for a connection, and opens a stream in it at once: there might be no room soon after."""
 
-    def __init__(
-        self,
-        *,
-        url: URL,
-        address: Address,
-        settings: Settings,
-        context: ssl.SSLContext | None,
-        group: asyncio.TaskGroup,
-    ) -> None:
+    def __init__(self, *, url: URL, headers: tuple[tuple[str, str], ...]) -> None:
         self._url = url
-        self._address = address
-        self._settings = settings
-        self._group = group
-        self._tls = context
-        self._sessions: list[Session] = []
-        self._choosing = asyncio.Lock()  # a hundred tunnels at once need one connection, not a hundred
+        self._headers = headers
+        self._opened: asyncio.Future[Stream] = asyncio.get_running_loop().create_future()
 
-    async def open(self, *, path: str, headers: tuple[tuple[str, str], ...]) -> Stream:
-        """Ask for a tunnel, on a connection that has room for it or on a new one. Raises Failure."""
-        try:
-            # Around the lock too: who waits for another's dial fails when that does, not one after the other.
-            async with asyncio.timeout(self._settings.connect_timeout), self._choosing:
-                self._sessions = [session for session in self._sessions if not session.is_over]
-                session = next((session for session in self._sessions if session.has_room), None)
-                if session is None:
-                    session = await self._connect()
-        except TimeoutError as error:
-            what = f"{self._what}: no connection within {self._settings.connect_timeout:g} s"
-            raise errors.DeadlinePassed(what, hint="is the address right, and may this machine dial it?") from error
-        url = self._url
-        return session.open(scheme=url.scheme, authority=url.authority, path=path, headers=headers)
-
-    async def close(self) -> None:
-        for session in self._sessions:
-            await session.close()
-
-    async def _connect(self) -> Session:
-        link = await self._dial()
-        session = Session(link=link, core=Connection(client=True), hello=self._settings.answer_timeout)
-        self._sessions.append(session)
-        self._group.create_task(_keep(session))
-        return session
+    async def find(self, pool: Pool) -> Stream:
+        """Raises Failure."""
+        pool.ask(self)
+        return await self._opened
 
     @property
-    def _what(self) -> str:
-        return f"cannot reach {self._url.scheme}://{self._url.authority} at {self._address}"
+    def is_over(self) -> bool:
+        return self._opened.done()
 
-    async def _dial(self) -> Link:
-        try:
-            connected = await sockets.reach(self._address.host, self._address.port)
-        except TimeoutError as error:  # the kernel's own
-            raise errors.DeadlinePassed(f"{self._what}: {error.strerror}", hint="may this machine dial it?") from error
-        except OSError as error:
-            raise self._unreachable(error) from error
-        poller = of_loop()
-        if self._tls is None:
-            return Link(connected, poller=poller)
-        from hbone.link_tls import TlsLink  # late, as the other way needs no OpenSSL
+    def take(self, session: Session) -> None:
+        url = self._url
+        stream = session.open(scheme=url.scheme, authority=url.authority, path=url.path, headers=self._headers)
+        self._opened.set_result(stream)
 
-        link = TlsLink(connected, poller=poller, context=self._tls, name=self._url.host)
-        try:
-            await link.shake_hands()
-        except OSError as error:
-            link.abort()
-            raise self._unreachable(error) from error
-        except BaseException:
-            link.abort()
-            raise
-        if link.protocol != tls.ALPN:
-            link.abort()
-            raise errors.Unreachable(f"{self._what}: it does not speak HTTP/2", hint="the port must offer h2 by ALPN")
-        return link
-
-    def _unreachable(self, error: OSError) -> errors.Unreachable:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            hint = "--ca-file (KRUN_CA_FILE) names the roots to trust; the certificate must be for the URL's host"
-            return errors.Unreachable(f"{self._what}: TLS: {error.verify_message}", hint=hint)
-        if isinstance(error, ssl.SSLError):
-            return errors.Unreachable(f"{self._what}: TLS failed: {error.reason or error}", hint="is it a TLS port?")
-        if isinstance(error, socket.gaierror):
-            return errors.Unreachable(f"{self._what}: {error.strerror}", hint="is the host's name right?")
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        return errors.Unreachable(f"{self._what}: {reason}", hint="does the server listen there?")
+    def fail(self, failure: errors.Failure) -> None:
+        self._opened.set_exception(failure)
 
 
 def close_stream(stream: Stream) -> None:
@@ -225,15 +212,6 @@ def close_stream(stream: Stream) -> None:
 def failure_of(error: Refused | errors.Failure) -> errors.Failure:
     """What a person is told of a tunnel that did not come about."""
     return error.failure if isinstance(error, Refused) else error
-
-
-async def _keep(session: Session) -> None:
-    try:
-        await session.run()
-    except Exception as error:  # noqa: BLE001 - a bug that one server meets must not end the tunnels to others
-        log.error("a bug ended a connection", extra={"fields": {"reason": repr(error)}})
-    finally:
-        await session.close()
 
 
 async def _text(stream: Stream) -> str:

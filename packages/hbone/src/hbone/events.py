@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hbone.flow import Flow
+
 Fields = tuple[tuple[bytes, bytes], ...]
 
 
@@ -15,6 +17,8 @@ class StreamOpened:
     method: str
     path: str
     fields: Fields = field(default=(), compare=False, repr=False)  # secrets may be among them
+    # Its account, which is over already when what follows has ended it.
+    flow: Flow = field(default_factory=lambda: Flow(number=0, window=0, allowed=0), compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

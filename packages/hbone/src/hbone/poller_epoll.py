@@ -7,14 +7,16 @@ import contextlib
 import logging
 import select
 import selectors
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import Context
 from math import ceil
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVarTuple
 
 from hbone.buffers import Buffers
 from hbone.poller import READ, WRITE, Call
 
+Ts = TypeVarTuple("Ts")
 log = logging.getLogger(__name__)
 
 MAX_EVENTS = 512  # of one wait: then asyncio's timers and calls have their turn
@@ -122,13 +124,17 @@ class EpollLoop(asyncio.SelectorEventLoop):
         self.poller = EpollPoller()
         super().__init__(self.poller)
 
-    def call_soon(self, *arguments: Any, **named: Any) -> asyncio.Handle:
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
         self.poller.is_due = True
-        return super().call_soon(*arguments, **named)
+        return super().call_soon(callback, *args, context=context)
 
-    def call_at(self, *arguments: Any, **named: Any) -> asyncio.TimerHandle:
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
         self.poller.is_due = True
-        return super().call_at(*arguments, **named)
+        return super().call_at(when, callback, *args, context=context)
 
 
 def _number(fileobj: Any) -> int:

@@ -175,7 +175,6 @@ class Server:
 
     def _opened(self, session: Session, event: StreamOpened, *, group: asyncio.TaskGroup, tally: Tally) -> Party:
         """Whose a new stream is: a tunnel needs no task."""
-        flow = session.core.open_streams[event.stream]
         port = self._tunnels.find(method=event.method, path=event.path)
         if isinstance(port, int) and not isinstance(request.http2(event.fields, is_empty=False), Refusal):
 
@@ -187,7 +186,7 @@ class Server:
                     stream.ended()
                 group.create_task(self._stream(session, stream, tally=tally, refusal=refusal))
 
-            return self._tunnels.open(session=session, flow=flow, port=port, path=event.path, refuse=refuse)
+            return self._tunnels.open(session=session, flow=event.flow, port=port, path=event.path, refuse=refuse)
         stream = self._stream_of(session, event)
         group.create_task(self._stream(session, stream, tally=tally))
         return stream

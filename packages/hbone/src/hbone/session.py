@@ -9,6 +9,7 @@ from typing import Protocol
 
 from hbone import events
 from hbone.allowance import Allowance
+from hbone.flow import Flow
 from hbone.link import Link
 from hbone.stream import ENDED_NOW, Stream, StreamBroken
 from hbone.tunnel import CANCEL, ENHANCE_YOUR_CALM, MAX_STREAMS, NO_ERROR, REFUSED_STREAM, Connection
@@ -117,12 +118,12 @@ class Session:
         is_closing = self.is_over or self._is_retired or self.core.is_draining
         return not is_closing and len(self.streams) < self.core.limit and self.served < MAX_SERVED
 
-    def ask(self, block: bytes, party: Party) -> int:
-        """Ask for a tunnel by a header block that is made already; return the stream's number."""
-        number = self.core.ask(block)
-        self.streams[number] = party
+    def ask(self, block: bytes, party: Party) -> Flow:
+        """Ask for a tunnel by a header block that is made already; return the stream's account."""
+        flow = self.core.ask(block)
+        self.streams[flow.number] = party
         self.flush_soon()
-        return number
+        return flow
 
     def open(self, *, scheme: str, authority: str, path: str, headers: tuple[tuple[str, str], ...]) -> Stream:
         number = self.core.open(scheme=scheme, authority=authority, path=path, headers=headers)

@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,15 @@ class Tokens:
         except TimeoutError as error:
             what = f"no ID token from {self._argv[0]!r} within {self._timeout:g} s"
             raise errors.DeadlinePassed(what, hint="run the command by hand") from error
+
+    def ready(self, audience: str) -> str | Awaitable[str | None] | None:
+        """The same at once, when nothing has to be waited for. Raises Misconfigured."""
+        if self.source.file:
+            return _read(self.source.file)
+        if not self._argv:
+            return None
+        token, until = self._kept.get(audience, ("", 0.0))
+        return token if time.time() < until else self.find(audience)
 
     def forget(self, audience: str) -> None:
         """The token was not accepted: the next one is a new one."""

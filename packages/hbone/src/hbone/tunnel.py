@@ -142,11 +142,11 @@ class Connection:
         """Ask for a tunnel; return the stream's number. The headers are marked as never to be put into a table."""
         pseudo = ((":method", "POST"), (":scheme", scheme), (":authority", authority), (":path", path))
         block = blocks.write(blocks.encoded(pseudo)) + blocks.write(blocks.encoded(headers), never_indexed=True)
-        return self.ask(block)
-
-    def ask(self, block: bytes) -> int:
-        """Ask for a tunnel by a header block that is made already; return the stream's number."""
         return self._ask(block, ends=False)
+
+    def ask(self, block: bytes) -> Flow:
+        """Ask for a tunnel by a header block that is made already; return the stream's account."""
+        return self.open_streams[self._ask(block, ends=False)]
 
     def request(self, fields: Fields, *, ends: bool) -> int:
         """Ask for anything: all fields, pseudo-headers first. Return the stream's number."""
@@ -408,9 +408,9 @@ class Connection:
         if self.is_draining:
             self._h2.reset_stream(stream, REFUSED_STREAM)
             return []
-        self._add(stream)
+        flow = self._add(stream)
         method, path = (blocks.text(block.fields, name) for name in (b":method", b":path"))
-        return [StreamOpened(stream=stream, method=method, path=path, fields=block.fields)]
+        return [StreamOpened(stream=stream, method=method, path=path, fields=block.fields, flow=flow)]
 
     def _ask(self, block: bytes, *, ends: bool) -> int:
         stream = self._h2.get_next_available_stream_id()
@@ -430,8 +430,10 @@ class Connection:
         flow = self.open_streams.get(stream)
         return flow is not None and not flow.is_ended_by_us
 
-    def _add(self, stream: int) -> None:
-        self.open_streams[stream] = Flow(number=stream, window=self._first_window, allowed=self._stream_window)
+    def _add(self, stream: int) -> Flow:
+        flow = Flow(number=stream, window=self._first_window, allowed=self._stream_window)
+        self.open_streams[stream] = flow
+        return flow
 
     def _end_ours(self, flow: Flow) -> None:
         flow.is_ended_by_us = True
