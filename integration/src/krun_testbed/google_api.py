@@ -33,6 +33,7 @@ from krun_testbed.google_api_metadata import metadata_server
 from krun_testbed.google_api_oauth2 import OAuth2
 from krun_testbed.google_api_projects import Project, Projects
 from krun_testbed.google_api_proxy import Proxy
+from krun_testbed.google_api_run import Run
 from krun_testbed.google_api_server import ApiServer
 from krun_testbed.google_api_sts import Sts
 from krun_testbed.google_api_tokens import Accounts
@@ -54,6 +55,7 @@ NAMES = {
     "connectgateway": ("connectgateway.googleapis.com", "*-connectgateway.googleapis.com"),
     "oauth2": ("oauth2.googleapis.com",),
     "dns": ("*.gke.goog",),
+    "run": ("run.googleapis.com", "*-run.googleapis.com"),
 }
 
 
@@ -70,6 +72,7 @@ class GoogleApi:
     oauth2: OAuth2
     gateway: ConnectGateway
     dns: DnsEndpoint
+    run: Run
     authority: Authority
     roots: Path  # the certificate authority as a file, for SSL_CERT_FILE
     servers: dict[str, ApiServer] = field(default_factory=dict)
@@ -176,6 +179,7 @@ def running(
         oauth2=OAuth2(accounts=accounts),
         gateway=ConnectGateway(accounts=accounts),
         dns=DnsEndpoint(accounts=accounts),
+        run=Run(accounts=accounts, numbers=numbers),
         authority=authority,
         roots=roots,
     )
@@ -211,6 +215,7 @@ def _apis(google: GoogleApi) -> dict[str, Api]:
         "connectgateway": google.gateway,
         "oauth2": google.oauth2,
         "dns": google.dns,
+        "run": google.run,
     }
 
 
