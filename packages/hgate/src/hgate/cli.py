@@ -1,8 +1,10 @@
-"""The hgate command: reads settings, starts the gateway."""
+"""The hgate command: reads settings, starts the gate; its subcommands register services."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+import os
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -11,11 +13,15 @@ from hgate import errors, log
 from hgate.contract import PORTS
 
 if TYPE_CHECKING:
-    from hgate.gateway import Settings
+    from collections.abc import Mapping
+
+    from hbone.client import Settings as ClientSettings
+    from hgate.control import Settings
     from hgate.routes import Routes
 
 # Cloud Run's front takes this header, and leaves the application's own Authorization alone.
 TOKEN_HEADER = "x-serverless-authorization"
+MOST_WORKERS = 4
 
 EXAMPLES = """
 \b
@@ -23,10 +29,31 @@ Examples:
   hgate --route b.demo=https://b-123456789.us-central1.run.app
   KRUN_ROUTES='b.demo=https://b.example c.demo:8080=https://c.example' \\
     hgate --listen 0.0.0.0:15442
+  hgate --kubernetes --listen 0.0.0.0:15442 --status 0.0.0.0:15019
 """
 
 
-@click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+class Group(click.Group):
+    """Subcommands by name, imported when they are called: who serves does not wait for them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["register", "unregister"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        from hgate import register_cli
+
+        found: click.Command = getattr(register_cli, cmd_name)
+        return found
+
+
+@click.group(
+    cls=Group,
+    epilog=EXAMPLES,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--listen",
     metavar="ADDRESS:PORT",
@@ -44,6 +71,33 @@ Examples:
     help="Where a service is: NAME is SERVICE.NAMESPACE, with :PORT for one port only. Can be repeated.",
 )
 @click.option(
+    "--kubernetes",
+    is_flag=True,
+    help="Watch the cluster for services that are declared, and register them. Without --route, a pod does so anyway.",
+)
+@click.option(
+    "--kubeconfig",
+    metavar="FILE",
+    help="The cluster to watch, instead of that of the pod we are in. Outside of pods --kubernetes takes KUBECONFIG's.",
+)
+@click.option(
+    "--gate-address",
+    metavar="ADDRESS",
+    default="",
+    help="Where sidecars reach this gate; else it is what the service internal-hgate says.",
+)
+@click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(1, 64),
+    help=f"Worker processes. Default: one for each core, at most {MOST_WORKERS}.",
+)
+@click.option(
+    "--status",
+    metavar="ADDRESS:PORT",
+    help="Serve /healthz/ready, /healthz/live and /metrics there; else they are served nowhere.",
+)
+@click.option(
     "--hello-timeout",
     metavar="SECONDS",
     type=click.FloatRange(0, min_open=True),
@@ -55,50 +109,43 @@ Examples:
 @log_options
 @click.version_option(package_name="krun-hgate", message="%(prog)s %(version)s")
 @click.pass_context
-def command(
-    context: click.Context,
-    *,
-    listen: str,
-    routes: tuple[str, ...],
-    hello_timeout: float,
-    token_command: str | None,
-    token_file: str | None,
-    ca_file: str | None,
-    connect_to: str | None,
-    log_level: str,
-    log_format: str,
-) -> int:
+def command(context: click.Context, /, **given: Any) -> int | None:
     """Lead TLS connections from the mesh to workloads outside, by the server name in their hello.
 
     The bytes are tunnelled as they are: TLS ends at the workload's Envoy, not here. SIGTERM drains: connections that
     are open go on, and a second SIGTERM ends them.
     """
-    log.configure(tool="hgate", level=log_level, style=log_format)
+    log.configure(tool="hgate", level=given["log_level"], style=given["log_format"])
+    if context.invoked_subcommand is not None:
+        return None
     # asyncio and h2 are most of the start-up time, and --help needs neither.
     from hbone import stop
-    from hbone.urls import parse_listen
-    from hgate.gateway import Settings
 
-    try:
-        address = parse_listen(listen)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="'--listen'") from error
-    found = _routes(context, routes)
+    is_watching = _is_watching(given)
     client = client_settings(
-        token_command=token_command,
-        token_file=token_file,
-        ca_file=ca_file,
-        connect_to=connect_to,
+        token_command=given["token_command"],
+        token_file=given["token_file"],
+        ca_file=given["ca_file"],
+        connect_to=given["connect_to"],
         token_header=TOKEN_HEADER,
     )
-    return stop.run(_serve(Settings(listen=address, routes=found, client=client, hello_timeout=hello_timeout)))
+    settings = _settings(
+        context, given, routes=_routes(context, given["routes"], may_be_none=is_watching), client=client
+    )
+    return stop.run(_serve(settings, client=client, given=given, is_watching=is_watching))
 
 
-def _routes(context: click.Context, texts: tuple[str, ...]) -> Routes:
+def _is_watching(given: Mapping[str, Any]) -> bool:
+    """Routes by hand are enough for a gate; without any, a pod is one that was deployed for its cluster."""
+    in_pod = bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
+    return bool(given["kubernetes"] or given["kubeconfig"] or (in_pod and not given["routes"]))
+
+
+def _routes(context: click.Context, texts: tuple[str, ...], *, may_be_none: bool) -> Routes:
     from hgate.routes import read_routes
 
-    if not texts:
-        hint = "give --route NAME=URL, or KRUN_ROUTES"
+    if not texts and not may_be_none:
+        hint = "give --route NAME=URL, or KRUN_ROUTES, or --kubernetes"
         raise errors.Misconfigured("no route: all connections would be refused", hint=hint)
     try:
         return read_routes(texts)
@@ -108,15 +155,70 @@ def _routes(context: click.Context, texts: tuple[str, ...]) -> Routes:
         raise click.BadParameter(str(error), param_hint="'--route'") from error
 
 
-async def _serve(settings: Settings) -> int:
+def _settings(context: click.Context, given: Mapping[str, Any], *, routes: Routes, client: ClientSettings) -> Settings:
+    from hbone.urls import parse_listen
+    from hgate import control, feed
+    from hgate.child import LogStyle
+
+    def address(name: str) -> Any:
+        try:
+            return parse_listen(given[name])
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint=f"'--{name}'") from error
+
+    return control.Settings(
+        listen=address("listen"),
+        workers=given["workers"] or min(len(os.sched_getaffinity(0)), MOST_WORKERS),
+        routes=routes,
+        worker=feed.Settings(
+            hello_timeout=given["hello_timeout"],
+            ca_file=given["ca_file"] or "",
+            connect_to=str(client.connect_to or ""),
+            token_header=TOKEN_HEADER,
+        ),
+        log_style=LogStyle(level=given["log_level"], style=_style(given["log_format"])),
+        status=address("status") if given["status"] else None,
+    )
+
+
+def _style(asked: str) -> str:
+    """How workers log: they see less of the environment, and do not decide anew."""
+    if asked != "auto":
+        return asked
+    return "json" if log.in_container() and not sys.stderr.isatty() else "text"
+
+
+async def _serve(settings: Settings, *, client: ClientSettings, given: Mapping[str, Any], is_watching: bool) -> int:
     import logging
 
     from hbone.stop import Stop
-    from hgate.gateway import Gateway
+    from hgate import metadata
+    from hgate.checks import check
+    from hgate.control import Control
+    from hgate.token_source import Configured, Google, TokenSource
 
+    await check(settings.routes, client=client)
+    server = metadata.find() if is_watching else None
+    tokens: TokenSource | None = Configured(client.token_source) if client.token_source else None
+    if tokens is None and server:
+        tokens = Google(server)
     stop = Stop()
     stop.listen()
-    await stop.run(Gateway(settings=settings, stop=stop).serve())
+    control = Control(settings=settings, stop=stop, tokens=tokens)
+    registrar = None
+    if is_watching:
+        # The client of Kubernetes takes longer to import than all else together.
+        from hgate.kube import open_kube
+        from hgate.registrar import Registrar, replica
+        from hgate.registrar import Settings as RegistrarSettings
+
+        registrar = Registrar(
+            kube=open_kube(kubeconfig=given["kubeconfig"] or ""),
+            metadata=server,
+            settings=RegistrarSettings(me=replica(), gate_address=given["gate_address"]),
+            routed=control.routed,
+        )
+    await stop.run(control.serve(registrar))
     logging.getLogger(__name__).info("drained")
     return errors.Exit.OK
 

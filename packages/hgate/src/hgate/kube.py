@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -172,11 +173,17 @@ class Kube:
 
 
 class LeaderKube:
-    """The same API for writing: nothing is sent unless this replica holds the lease at that moment."""
+    """The same API for writing: nothing is sent unless this replica holds the lease at that moment.
 
-    def __init__(self, kube: Kube, *, is_leader: Callable[[], bool]) -> None:
+    ``learned`` is told what the API made of it: the watch says the same, but later.
+    """
+
+    def __init__(
+        self, kube: Kube, *, is_leader: Callable[[], bool], learned: Callable[[dict[str, Any], bool], None]
+    ) -> None:
         self._kube = kube
         self._is_leader = is_leader
+        self._learned = learned
 
     def get(self, path: str) -> dict[str, Any] | None:
         return self._held().get(path)
@@ -185,16 +192,20 @@ class LeaderKube:
         return self._held().list(path)
 
     def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        return self._held().create(path, body)
+        return self._learn(self._held().create(path, body))
 
     def replace(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        return self._held().replace(path, body)
+        return self._learn(self._held().replace(path, body))
 
     def patch(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        return self._held().patch(path, body)
+        return self._learn(self._held().patch(path, body))
 
     def delete(self, path: str, *, uid: str = "") -> bool:
         return self._held().delete(path, uid=uid)
+
+    def _learn(self, found: dict[str, Any]) -> dict[str, Any]:
+        self._learned(found, False)
+        return found
 
     def _held(self) -> Kube:
         if not self._is_leader():
@@ -203,7 +214,7 @@ class LeaderKube:
 
 
 def open_kube(*, kubeconfig: str = "", answer_timeout: float = ANSWER_TIMEOUT) -> Kube:
-    """The cluster of a kubeconfig, or without one that of the pod we are in. Asks nobody yet.
+    """The cluster of a kubeconfig; without one that of the pod we are in, or kubectl's own. Asks nobody yet.
 
     Raises:
         errors.Misconfigured: there is neither, or it cannot be read.
@@ -213,16 +224,17 @@ def open_kube(*, kubeconfig: str = "", answer_timeout: float = ANSWER_TIMEOUT) -
     from kubernetes import config
     from kubernetes.client import ApiClient, Configuration
 
+    is_pod = not kubeconfig and bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
     configuration = Configuration()
     configuration.retries = False  # each caller has its own way to try again
     configuration.connection_pool_maxsize = MAX_CONNECTIONS
     try:
-        if kubeconfig:
-            config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
-        else:
+        if is_pod:
             config.load_incluster_config(client_configuration=configuration)
+        else:
+            config.load_kube_config(config_file=kubeconfig or None, client_configuration=configuration)
     except (config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
-        where = f"kubeconfig {kubeconfig}" if kubeconfig else "no cluster: this is no pod with a service account"
+        where = "the pod's service account" if is_pod else f"kubeconfig {kubeconfig}".strip()
         hint = "see --kubeconfig; in a pod, its service account's files are read"
         raise errors.Misconfigured(f"{where}: {' '.join(str(error).split())}", hint=hint) from error
     return Kube(ApiClient(configuration), answer_timeout=answer_timeout)

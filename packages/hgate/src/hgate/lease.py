@@ -79,7 +79,8 @@ class Election:
         name: str,
         me: str,
         changed: Callable[[bool], None],
-        failed: Callable[[Answer | errors.Unreachable], None],
+        failed: Callable[[Answer | errors.Unreachable], object],
+        worked: Callable[[], object] = lambda: None,
         timing: Timing | None = None,
     ) -> None:
         self._kube = kube
@@ -88,6 +89,7 @@ class Election:
         self._me = me
         self._changed = changed
         self._failed = failed
+        self._worked = worked
         self._timing = timing or Timing()
         self._held_until = 0.0  # monotonic
         self._seen: tuple[str, float] = ("", 0.0)  # the lease's version, and when it was first seen
@@ -111,6 +113,7 @@ class Election:
         while not self._stopped.is_set():
             try:
                 self._step()
+                self._worked()
             except Answer as answer:
                 if not answer.is_conflict:  # another was quicker: that is what a lease is for
                     self._failed(answer)

@@ -20,6 +20,7 @@ from hgate.kube_access import Access, access_of
 from hgate.kube_answer import Answer, read_answer
 
 Object = dict[str, Any]
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +35,14 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class Resource:
-    """What is watched. ``keep`` tells which of its objects matter: of the others nothing stays in memory."""
+    """What is watched. ``keep`` tells which of its objects matter, ``slim`` what of them stays in memory."""
 
     kind: str
     path: str
     labels: str = ""
     name: str = ""  # this one name only, which RBAC can be narrowed to
     keep: Callable[[Object], bool] = lambda _: True
+    slim: Callable[[Object], Object] = lambda item: item
     is_optional: bool = False  # a kind that this cluster may not know
 
     @property
@@ -124,7 +126,7 @@ class Watch:
     def _list(self) -> None:
         items, version = self._kube.list_at(self.resource.query)
         self._hear()
-        kept = tuple(_slim(item) for item in items if self.resource.keep(item))
+        kept = tuple(self._slim(item) for item in items if self.resource.keep(item))
         self._tell(Listed(resource=self.resource, items=kept))
         self._version = version
 
@@ -162,7 +164,7 @@ class Watch:
         self._failures = 0
         if kind != "BOOKMARK":
             is_gone = kind == "DELETED" or not self.resource.keep(item)
-            self._tell(Changed(resource=self.resource, item=_slim(item), is_gone=is_gone))
+            self._tell(Changed(resource=self.resource, item=self._slim(item), is_gone=is_gone))
 
     def _answered(self, answer: Answer) -> None:
         if answer.is_expired:
@@ -186,18 +188,14 @@ class Watch:
         self._tell(Failed(resource=self.resource, access=access, error=error, pause=pause))
         self._stopped.wait(pause)
 
+    def _slim(self, item: Object) -> Object:
+        """Without what nobody here reads, and which is often the larger half."""
+        metadata = dict(item.get("metadata") or {})
+        metadata.pop("managedFields", None)
+        annotations = metadata.get("annotations")
+        if annotations and LAST_APPLIED in annotations:
+            metadata["annotations"] = {key: value for key, value in annotations.items() if key != LAST_APPLIED}
+        return self.resource.slim({**item, "metadata": metadata})
+
     def _hear(self) -> None:
         self.heard = time.monotonic()
-
-
-def _slim(item: Object) -> Object:
-    """Without what nobody here reads, and which is often the larger half."""
-    metadata = dict(item.get("metadata") or {})
-    metadata.pop("managedFields", None)
-    annotations = metadata.get("annotations")
-    if annotations and LAST_APPLIED in annotations:
-        metadata["annotations"] = {key: value for key, value in annotations.items() if key != LAST_APPLIED}
-    return {**item, "metadata": metadata}
-
-
-LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
