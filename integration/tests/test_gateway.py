@@ -105,7 +105,11 @@ def test_token_goes_in_the_header_of_serverless_fronts_and_into_no_log(address: 
 
 
 def test_50_connections_share_one_connection_to_the_server(address: str, authority: Authority, tmp_path: Path) -> None:
-    with workload(address, authority, tmp_path) as b, gate(address), contextlib.ExitStack() as stack:
+    with (
+        workload(address, authority, tmp_path) as b,
+        gate(address, "--workers", "1"),  # each has one of its own
+        contextlib.ExitStack() as stack,
+    ):
         clients = [stack.enter_context(tls(b.context, connect(address))) for _ in range(50)]
         for number, client in enumerate(clients):
             client.sendall(b"%05d" % number)

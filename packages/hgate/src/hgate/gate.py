@@ -6,10 +6,10 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
+from hbone.client import Client
 from hbone.poller import Poller
 from hbone.urls import URL
 from hgate.approach import Approach
-from hgate.carrier import Carrier
 from hgate.connection import Connection
 from hgate.counts import ROUTE, Counts
 from hgate.dial import Dials
@@ -38,7 +38,7 @@ class Gate:
         poller: Poller,
         table: RouteTable,
         tokens: Tokens,
-        carrier: Carrier,
+        client: Client,
         counts: Counts,
         hello_timeout: float,
         start: Start,
@@ -47,7 +47,7 @@ class Gate:
         self._poller = poller
         self._table = table
         self._tokens = tokens
-        self._carrier = carrier
+        self._client = client
         self._counts = counts
         self._ended = ended
         self._open: set[Open] = set()
@@ -81,9 +81,7 @@ class Gate:
             return
         connection.target = target
         if isinstance(target.place, URL):
-            tunnel = Tunnel(
-                connection, target.place, carrier=self._carrier, tokens=self._tokens, over=self._tunnel_over
-            )
+            tunnel = Tunnel(connection, target.place, client=self._client, tokens=self._tokens, over=self._tunnel_over)
             self._open.add(tunnel)
             self._counts.tunnels += 1
             self._counts.open_tunnels += 1

@@ -87,14 +87,6 @@ class Tokens:
             self._late.done(one)
             one.found(message)
 
-    def forget(self, identities: set[Identity]) -> None:
-        """Keep only what routes still name."""
-        for identity in {*self._kept, *self._denied} - identities:
-            self._kept.pop(identity, None)
-            self._denied.pop(identity, None)
-            self._refused.pop(identity, None)
-            self._used.discard(identity)
-
     def is_alone(self) -> None:
         """The control process is gone: there will be no other tokens than these."""
         self._is_alone = True

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from hbone.client import Client
+from hbone.ended import Ended
 from hbone.errors import Failure as TunnelFailure
+from hbone.opening import Opening
 from hbone.urls import URL
-from hgate.carrier import Carrier, Ended, Handle
 from hgate.connection import ENDED_NOW, Connection
 from hgate.counts import BROKEN, STATUS, TOKEN, UNREACHABLE
 from hgate.feed import NoToken, Token
@@ -20,19 +22,19 @@ UNAUTHENTICATED = 401
 class Tunnel:
     """One connection's tunnel; ``over`` is told when it has ended, or did not come about."""
 
-    __slots__ = ("_carrier", "_connection", "_first", "_handle", "_is_again", "_over", "_token", "_tokens", "_url")
+    __slots__ = ("_client", "_connection", "_first", "_is_again", "_opening", "_over", "_token", "_tokens", "_url")
 
     def __init__(
-        self, connection: Connection, url: URL, *, carrier: Carrier, tokens: Tokens, over: Callable[[Tunnel], None]
+        self, connection: Connection, url: URL, *, client: Client, tokens: Tokens, over: Callable[[Tunnel], None]
     ) -> None:
         self._connection = connection
         self._url = url
-        self._carrier = carrier
+        self._client = client
         self._tokens = tokens
         self._over = over
         self._first = b""
         self._token: Token | None = None
-        self._handle: Handle | None = None
+        self._opening: Opening | None = None
         self._is_again = False
 
     def begin(self, first: bytes, *, identity: Identity | None) -> None:
@@ -44,8 +46,8 @@ class Tunnel:
             self._tokens.find(identity, self._found)
 
     def end_now(self) -> None:
-        if self._handle is not None:
-            self._handle.end_now()
+        if self._opening is not None:
+            self._opening.end_now()
         else:
             self._fail(ENDED_NOW, cause=TOKEN)
 
@@ -61,16 +63,16 @@ class Tunnel:
         self._fail(_with_hint(f"no ID token {whose}: {token.error}", token.hint), cause=TOKEN)
 
     def _carry(self) -> None:
-        self._handle = self._carrier.carry(
+        self._opening = self._client.carry(
             url=self._url,
             local=self._connection.socket,
             first=self._first,
-            token=self._token.token if self._token else None,
+            token=self._token.token if self._token else _no_token,
             closed=self._closed,
         )
 
     def _closed(self, ended: Ended) -> None:
-        self._handle = None
+        self._opening = None
         counts = self._connection.counts
         counts.sent += ended.sent
         counts.received += ended.received
@@ -103,6 +105,10 @@ class Tunnel:
     def _end(self) -> None:
         over, self._over = self._over, _nobody
         over(self)
+
+
+def _no_token() -> None:
+    """What is sent where no identity is asked for; the client has a source of its own elsewhere."""
 
 
 def _nobody(_: Tunnel) -> None:

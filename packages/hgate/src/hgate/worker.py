@@ -15,13 +15,13 @@ import sys
 
 from hbone import stop
 from hbone.acceptor import OWN_FILES, raise_file_limit
+from hbone.client import Client
 from hbone.client import Settings as ClientSettings
 from hbone.poller import of_loop
 from hbone.tokens import Source
 from hbone.urls import parse_address
 from hgate import errors, feed, log
 from hgate.accept import Acceptor
-from hgate.carrier import Carrier
 from hgate.connection import ENDED_NOW
 from hgate.counts import Counts
 from hgate.gate import Gate
@@ -48,12 +48,12 @@ class Worker:
         self._told: dict[str, float] = {}
         self._table = RouteTable()
         self._tokens = Tokens(ask=wire.tell)
-        self._carrier = Carrier(settings=client_settings(settings), group=group)
+        self._client = Client(settings=client_settings(settings), group=group)
         self._gate = Gate(
             poller=poller,
             table=self._table,
             tokens=self._tokens,
-            carrier=self._carrier,
+            client=self._client,
             counts=self._counts,
             hello_timeout=settings.hello_timeout,
             start=group.create_task,
@@ -80,7 +80,7 @@ class Worker:
             self._wire.tell(feed.Ready())
         self._tell_counts()
         await self._drained.wait()
-        await self._carrier.close()
+        await self._client.close()
         self._tell_counts()
         self._wire.tell(feed.Drained())
 
