@@ -146,7 +146,7 @@ def test_peer_that_floods_us_with_nothing_is_cut_off(address: str, kind: str) ->
         frame(1, flags=4, stream=1, payload=b"\x40\x01a\x7f\xa1\x1e" + b"b" * 4000 + b"\xbe" * 12000),
         b"GET / HTTP/1.1\r\n\r\n" * 3,
         frame(0, stream=7, payload=b"x"),
-        frame(0, stream=1, payload=bytes(16385)),
+        frame(0, stream=1, payload=bytes(256 * 1024 + 1)),
     ],
     ids=["continuation", "bomb", "http1", "unknown stream", "too long"],
 )

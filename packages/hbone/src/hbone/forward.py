@@ -10,9 +10,8 @@ from collections.abc import Callable
 
 from hbone import sockets
 from hbone.acceptor import accept
-from hbone.client import Client, Settings, close_stream, failure_of
-from hbone.errors import Failure
-from hbone.refusal import Refused
+from hbone.client import Client, Settings, close_stream
+from hbone.ended import Ended
 from hbone.relay import Relay
 from hbone.stop import Stop
 from hbone.urls import URL, Address
@@ -46,7 +45,7 @@ async def forward(*, listen: Address, url: URL, settings: Settings, stop: Stop) 
         listener = sockets.listen(listen.host, listen.port)
 
         async def serve(connected: socket.socket, peer: str) -> None:
-            await _serve(client=client, url=url, local=sockets.Socket(connected), peer=peer)
+            await _serve(client=client, url=url, connected=connected, peer=peer)
 
         log.info("ready", extra={"fields": {"address": sockets.name(listener), "url": str(url)}})
         try:
@@ -55,23 +54,34 @@ async def forward(*, listen: Address, url: URL, settings: Settings, stop: Stop) 
             await client.close()
 
 
-async def _serve(*, client: Client, url: URL, local: sockets.Socket, peer: str) -> None:
+async def _serve(*, client: Client, url: URL, connected: socket.socket, peer: str) -> None:
     started = time.monotonic()
+    sockets.tune(connected)
+    done = asyncio.Event()
 
-    def closed(relay: Relay) -> None:
-        fields = {
-            "peer": peer,
-            "url": str(url),
-            "sent": relay.from_local,
-            "received": relay.to_local,
-            "duration_ms": round((time.monotonic() - started) * 1000),
-            "reason": relay.reason,
-        }
-        log.info("tunnel closed", extra={"fields": fields})
+    def closed(ended: Ended) -> None:
+        _log(ended, url=url, peer=peer, started=started)
+        done.set()
 
+    opening = client.carry(url=url, local=connected, closed=closed)
     try:
-        await carry(client=client, url=url, local=local, closed=closed)
-    except (Refused, Failure) as error:
-        failure = failure_of(error)
+        await done.wait()
+    finally:
+        opening.end_now()
+
+
+def _log(ended: Ended, *, url: URL, peer: str, started: float) -> None:
+    failure = ended.failure
+    if failure is not None:
         reason = f"{failure.message} (hint: {failure.hint})"
         log.warning("tunnel refused", extra={"fields": {"peer": peer, "url": str(url), "reason": reason}})
+        return
+    fields = {
+        "peer": peer,
+        "url": str(url),
+        "sent": ended.sent,
+        "received": ended.received,
+        "duration_ms": round((time.monotonic() - started) * 1000),
+        "reason": ended.reason,
+    }
+    log.info("tunnel closed", extra={"fields": fields})

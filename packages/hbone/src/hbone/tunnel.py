@@ -79,6 +79,8 @@ class Connection:
         self.window_left = DEFAULT_WINDOW  # bytes that we may send on all streams together
         self._first_window = DEFAULT_WINDOW  # of each stream that we send on
         self._stream_window = stream_window
+        # Before the peer has read what we allow, it may send what the protocol allows.
+        self._unread = max(0, DEFAULT_WINDOW - stream_window)
         self._allowed = CONNECTION_WINDOW  # bytes that the peer may send on all streams together
         self._owed = 0  # bytes of it that were used, and not yet given back
         self._out = bytearray()
@@ -384,6 +386,10 @@ class Connection:
                 self.frame_size = self._h2.remote_settings.max_frame_size
                 self._resize(self._h2.remote_settings.initial_window_size)
                 return [LimitChanged(streams=self.limit), WindowOpened(stream=0)]
+            case h2.events.SettingsAcknowledged():
+                for flow in self.open_streams.values():
+                    flow.allowed -= self._unread
+                self._unread = 0
             case h2.events.StreamEnded(stream_id=stream) if stream in self.open_streams:
                 flow = self.open_streams[stream]
                 flow.is_ended_by_peer = True
@@ -431,7 +437,7 @@ class Connection:
         return flow is not None and not flow.is_ended_by_us
 
     def _add(self, stream: int) -> Flow:
-        flow = Flow(number=stream, window=self._first_window, allowed=self._stream_window)
+        flow = Flow(number=stream, window=self._first_window, allowed=self._stream_window + self._unread)
         self.open_streams[stream] = flow
         return flow
 
