@@ -52,7 +52,7 @@ class Outages:
             lasted = round((self._clock() - self._began) * 1000)
             self._began = 0.0
             self._said.pop("unreachable", None)
-            log.info("Kubernetes API in reach again", extra={"fields": {"duration_ms": lasted}})
+            log.info("Kubernetes API answers again", extra={"fields": {"duration_ms": lasted}})
 
     @property
     def is_out_of_reach(self) -> bool:
