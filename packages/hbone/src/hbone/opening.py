@@ -29,7 +29,6 @@ class Opening:
         "_carry",
         "_closed",
         "_deadlines",
-        "_first",
         "_flow",
         "_local",
         "_pool",
@@ -39,6 +38,7 @@ class Opening:
         "_text",
         "_token",
         "_url",
+        "first",
         "is_over",
     )  # fmt: skip
 
@@ -52,11 +52,11 @@ class Opening:
         deadlines: Deadlines,
         seconds: float,
     ) -> None:
-        """``deadlines`` are those of answers, which last ``seconds``."""
+        """``deadlines`` are those of answers, which last ``seconds``. ``first`` stays here until it is carried."""
         self.is_over = False
         self._url = url
         self._local = local
-        self._first = first
+        self.first = first
         self._closed = closed
         self._deadlines = deadlines
         self._seconds = seconds
@@ -116,9 +116,9 @@ class Opening:
         self.is_over = True
         self._deadlines.discard(self)
         carry = self._carry = Carry(
-            session=session, flow=flow, local=self._local, first=self._first, closed=self._carried
+            session=session, flow=flow, local=self._local, first=self.first, closed=self._carried
         )
-        self._first = b""
+        self.first = b""
         session.streams[flow.number] = carry
         carry.start()
 
