@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from hgate.reconcile import Done
 from hgate.registration import CLAIMS, SYSTEM, Registry, Result
 from krun_testbed import istio_build
 from krun_testbed.kubernetes import Kubernetes
+from krun_testbed.kubernetes_client import ApiError
 
 GATE = "10.9.8.7"
 OWN = "123456789"  # the project of the gate
@@ -28,9 +30,12 @@ DECLARING = ("Service", "ConfigMap", "WorkloadEntry", "Sidecar")
 
 
 def definitions(kubernetes: Kubernetes) -> None:
-    """Let an API server without istiod know Istio's kinds."""
-    kubernetes.apply(istio_build.file(istio_build.DEFINITIONS))
-    kubernetes.namespace(SYSTEM)
+    """Let an API server without istiod know Istio's kinds: once, as that takes the server a while."""
+    try:
+        kubernetes.admin.get(f"/api/v1/namespaces/{SYSTEM}")
+    except ApiError:
+        kubernetes.apply(istio_build.file(istio_build.DEFINITIONS))
+        kubernetes.namespace(SYSTEM)
 
 
 @dataclass(kw_only=True)
@@ -87,16 +92,49 @@ class Rounds:
                     yield item
 
 
+class Stepped:
+    """An API whose every write waits for a line of stdin, before and after: whoever gives it decides when to kill."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+
+    def get(self, path: str) -> dict[str, Any] | None:
+        return self._kube.get(path)
+
+    def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        with self._step("create", path):
+            return self._kube.create(path, body)
+
+    def replace(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        with self._step("replace", path):
+            return self._kube.replace(path, body)
+
+    def delete(self, path: str, *, uid: str = "") -> bool:
+        with self._step("delete", path):
+            return self._kube.delete(path, uid=uid)
+
+    @contextlib.contextmanager
+    def _step(self, verb: str, path: str) -> Iterator[None]:
+        _say(f"{verb} {path}")
+        sys.stdin.readline()
+        yield
+        _say("done")
+        sys.stdin.readline()
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 @click.command()
 @click.option("--kubeconfig", required=True)
 @click.option("--namespace", "namespaces", multiple=True)
 def main(kubeconfig: str, namespaces: tuple[str, ...]) -> None:
-    """One round; its line on stdout says that it has read everything, and begins to write."""
+    """One round, step by step: a line on stdout before and after each write, and one of stdin lets it go on."""
     rounds = Rounds(kube=open_kube(kubeconfig=kubeconfig), namespaces=namespaces)
-    rounds.seen()
-    sys.stdout.write("begun\n")
-    sys.stdout.flush()
-    rounds.run()
+    rounds.run(api=Stepped(rounds.kube))
+    _say("whole")
 
 
 if __name__ == "__main__":

@@ -72,10 +72,12 @@ def of_config_map(item: Object) -> Iterator[Declaration | tuple[str, Refused]]:
     """What a namespace's config map declares; for an entry that cannot be read its key, and why."""
     ref = ref_of(item, kind="ConfigMap")
     data: Mapping[str, str] = item.get("data") or {}
-    for number, (service, text) in enumerate(sorted(data.items())):
+    if len(data) > MAX_SERVICES:
+        reason = f"{len(data)} services in one config map, {MAX_SERVICES} are allowed"
+        yield "", Refused(reason, hint="annotate Services instead")
+        return
+    for service, text in sorted(data.items()):
         try:
-            if number >= MAX_SERVICES:
-                raise Refused(f"more than {MAX_SERVICES} services in one config map", hint="annotate Services instead")
             if not _LABEL.fullmatch(service):
                 raise Refused(f"{shown(service)} is no name of a Service", hint="each key is the name of a Service")
             yield Declaration(ref=ref, service=service, targets=targets(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +18,7 @@ def event(ref: Ref, *, reason: str, message: str, now: float) -> dict[str, Any]:
     """A warning about an object; ``now`` in seconds since 1970."""
     period = int(now // AGAIN)
     mark = hashlib.sha256(f"{ref.uid}\n{reason}\n{message}\n{period}".encode()).hexdigest()[:16]
-    time = datetime.fromtimestamp(now, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    at = datetime.fromtimestamp(now, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -33,8 +34,8 @@ def event(ref: Ref, *, reason: str, message: str, now: float) -> dict[str, Any]:
         "reason": reason,
         "message": message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE - 1]}…",
         "source": {"component": MANAGER},
-        "firstTimestamp": time,
-        "lastTimestamp": time,
+        "firstTimestamp": at,
+        "lastTimestamp": at,
         "count": 1,
     }
 
@@ -45,9 +46,13 @@ class Told:
     def __init__(self) -> None:
         self._names: dict[str, float] = {}
 
+    def is_unknown(self, ref: Ref, reason: str, message: str) -> bool:
+        """Tell whether this would be an event that was not sent yet."""
+        return _name(event(ref, reason=reason, message=message, now=time.time())) not in self._names
+
     def is_new(self, made: dict[str, Any], *, now: float) -> bool:
         """Tell whether it is to be sent; it counts as sent then."""
-        name = f"{made['metadata']['namespace']}/{made['metadata']['name']}"
+        name = _name(made)
         if name in self._names:
             return False
         self._names = {name: at for name, at in self._names.items() if at > now - 2 * AGAIN}
@@ -56,4 +61,8 @@ class Told:
 
     def forget(self, made: dict[str, Any]) -> None:
         """It was not sent after all."""
-        self._names.pop(f"{made['metadata']['namespace']}/{made['metadata']['name']}", None)
+        self._names.pop(_name(made), None)
+
+
+def _name(made: dict[str, Any]) -> str:
+    return f"{made['metadata']['namespace']}/{made['metadata']['name']}"

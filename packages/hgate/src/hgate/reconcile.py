@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -33,6 +34,7 @@ PLURALS = {
     "VirtualService": "virtualservices",
     "WorkloadEntry": "workloadentries",
 }
+MAX_EVENTS = 25  # new ones of a namespace in one round
 # In which order kinds go: endpoints before what makes calls to them mutual TLS.
 LEAVING = (
     "VirtualService",
@@ -191,7 +193,7 @@ def step(
             done.failed.append((written.key_of(each.item if isinstance(each, Create | Replace) else each.old), answer))
         if isinstance(each, Keep):
             _tell_kept(api, each.old, told=told, done=done)
-    for refusal in refused:
+    for refusal in few(refused, told=told):
         _tell(api, refusal.ref, reason=events.REFUSED, message=message_of(refusal), told=told, done=done)
     return done
 
@@ -267,6 +269,15 @@ def collection(kind: str, namespace: str) -> str:
 def _path(version: str, plural: str, namespace: str, name: str) -> str:
     root = f"/apis/{version}" if "/" in version else f"/api/{version}"
     return f"{root}/namespaces/{namespace}/{plural}/{name}"
+
+
+def few(refused: Iterable[Refusal], *, told: Told) -> Iterator[Refusal]:
+    """Refusals that are to be told in this round: a namespace that is full of them keeps nobody else waiting."""
+    counts: Counter[str] = Counter()
+    for refusal in refused:
+        if counts[refusal.ref.namespace] < MAX_EVENTS:
+            counts[refusal.ref.namespace] += told.is_unknown(refusal.ref, events.REFUSED, message_of(refusal))
+            yield refusal
 
 
 def message_of(refusal: Refusal) -> str:
