@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from krun_testbed import hgate_roles, istiod, tables
+from krun_testbed.hgate_roles import Right
 from krun_testbed.kubernetes import Kubernetes
 
 FOLDER = tables.ROOT / "manifests"
@@ -37,10 +38,29 @@ def manifests() -> list[dict[str, Any]]:
     return [item for text in texts for item in yaml.safe_load_all(text) if item]
 
 
-def install(kubernetes: Kubernetes, *, public: str, internal: str, without: Mapping[str, Any] | None = None) -> None:
+def policy() -> str:
+    """What the admin allows unless he has other wishes: the file beside, which is not applied again with the rest."""
+    (item,) = yaml.safe_load_all((FOLDER / "policy.yaml").read_text(encoding="utf-8"))
+    return str(item["data"]["policy.yaml"])
+
+
+def rights() -> list[Right]:
+    """All that hgate may, by the roles that are bound to its account."""
+    items = manifests()
+    bound = {
+        item["roleRef"]["name"]
+        for item in items
+        if item["kind"] in ("RoleBinding", "ClusterRoleBinding")
+        and any(subject["kind"] == "ServiceAccount" and subject["name"] == NAME for subject in item["subjects"])
+    }
+    roles = [item for item in items if item["kind"] in ("Role", "ClusterRole") and item["metadata"]["name"] in bound]
+    return [right for role in roles for right in hgate_roles.rights(role)]
+
+
+def install(kubernetes: Kubernetes, *, public: str, internal: str, without: Right | None = None) -> None:
     """The admin's one step, and what controllers do after it: addresses of load balancers, roles made of others.
 
-    ``without``: a rule that the roles of hgate shall lack; see hgate_roles.
+    ``without``: what hgate may not.
     """
     applied = [hgate_roles.lacking(item, without) if without else item for item in manifests()]
     kubernetes.apply(*applied, namespace=istiod.NAMESPACE)

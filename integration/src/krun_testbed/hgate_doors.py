@@ -84,7 +84,8 @@ def audience(target: str) -> str:
 @contextlib.contextmanager
 def kubernetes(cluster: Cluster) -> Iterator[Door]:
     """The API server at a name of its own, which only who asks the cluster's name server uses: it can be shut."""
-    with door(cluster, 443, cluster.kubernetes.where) as made, named(cluster, {API_NAME: made.address}):
+    names = (API_NAME, f"{API_NAME}.cluster.local")
+    with door(cluster, 443, cluster.kubernetes.where) as made, named(cluster, dict.fromkeys(names, made.address)):
         yield made
 
 

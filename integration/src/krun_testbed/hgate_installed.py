@@ -24,6 +24,7 @@ from krun_testbed import (
     processes,
 )
 from krun_testbed.hgate_replica import Replica
+from krun_testbed.hgate_roles import Right
 from krun_testbed.hgate_world import World
 from krun_testbed.kubernetes_client import ApiError, Client
 from krun_testbed.mesh_call import Answer
@@ -128,6 +129,9 @@ class Installed:
         answers = [self.curl(place, url)]
 
         def is_good() -> bool:
+            for replica in self.replicas:
+                if "Traceback" in replica.running.stderr or replica.running.ends(timeout=0):
+                    raise AssertionError(f"{replica.name} is broken")
             answers[0] = self.curl(place, url)
             return answers[0].status == 200
 
@@ -174,7 +178,9 @@ class Installed:
         self.world.cluster.names.names.update(names)
 
     @contextlib.contextmanager
-    def replica(self, *, address: str = "", env: Mapping[str, str] | None = None) -> Iterator[Replica]:
+    def replica(
+        self, *, address: str = "", env: Mapping[str, str] | None = None, until: str = hgate_replica.IS_READY
+    ) -> Iterator[Replica]:
         """One more, ready."""
         cluster = self.world.cluster
         address = address or cluster.network.free()
@@ -183,7 +189,7 @@ class Installed:
         token = cluster.kubernetes.token(container.account, namespace=istiod.NAMESPACE)
         settings = {**container.env, **(env or {})}
         with self.world.gate(
-            name=name, address=address, args=container.args, env=settings, token=token, user=container.user
+            name=name, address=address, args=container.args, env=settings, token=token, user=container.user, until=until
         ) as made:
             self.replicas.append(made)
             try:
@@ -198,24 +204,28 @@ def installed(
     *,
     policy: str = "",
     replicas: int = 1,
-    without: Mapping[str, str] | None = None,
+    without: Right | None = None,
     env: Mapping[str, str] | None = None,
+    until: str = hgate_replica.IS_READY,
 ) -> Iterator[Installed]:
-    """The manifests applied, and so many replicas; ``policy``: instead of the one that the manifests have."""
+    """The manifests applied, and so many replicas.
+
+    ``policy``: instead of the one that the manifests have; ``without``: what hgate may not; ``until``: what its log
+    says when it has started.
+    """
     cluster = world.cluster
     address = cluster.network.free()
     made = Installed(world=world, address=address)
     with contextlib.ExitStack() as stack:
         stack.callback(_sweep, world)
         hgate_deployment.install(cluster.kubernetes, public="203.0.113.42", internal=address, without=without)
-        if policy:
-            made.policy(policy)
+        made.policy(policy or hgate_deployment.policy())
         if replicas == 1:
             # The load balancer keeps addresses as they are, and has one to choose from.
-            stack.enter_context(made.replica(address=address, env=env))
+            stack.enter_context(made.replica(address=address, env=env, until=until))
         else:
             for _ in range(replicas):
-                stack.enter_context(made.replica(env=env))
+                stack.enter_context(made.replica(env=env, until=until))
             stack.enter_context(_balancer(made))
         yield made
 

@@ -24,6 +24,7 @@ STATUS = 15019
 USER = 65532
 MOUNTED = "/var/run/secrets/kubernetes.io/serviceaccount"
 READY = 60.0  # seconds
+IS_READY = r'"message": "ready"'
 SECRET = re.compile(r"eyJ[\w-]{10}|ya29\.|[Bb]earer [\w.-]{20}")  # JWTs, access tokens, headers
 LOG = {"KRUN_LOG_FORMAT": "json"}
 
@@ -82,8 +83,12 @@ def replica(
     env: Mapping[str, str] | None = None,
     token: str = "",
     user: int = USER,
+    until: str = IS_READY,
 ) -> Iterator[Replica]:
-    """hgate, ready. ``root``: whom it believes beside the API server; ``token``: of its service account, if any."""
+    """hgate, ready. ``root``: whom it believes beside the API server; ``token``: of its service account, if any.
+
+    ``until``: what its log says when it has started, if not that it is ready.
+    """
     with cluster.network.place(address=address, name=name) as place:
         domains = [f"{istiod.NAMESPACE}.svc.cluster.local", "svc.cluster.local", "cluster.local"]
         place.resolver(mesh_pod.RESOLVER, search=domains)
@@ -97,7 +102,7 @@ def replica(
         argv = place.inside(as_user(components.command("hgate"), *args, user=user))
         with processes.start(argv, env=settings) as running, ending(running):
             made = Replica(name=name, place=place, running=running)
-            made.wait_for(r'"message": "ready"', timeout=READY)
+            made.wait_for(until, timeout=READY)
             yield made
         found = SECRET.search(running.said())
         assert found is None, f"a token in the log: {running.said()[found.start() - 200 : found.start()]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from krun_testbed import kubernetes_access
@@ -29,24 +30,54 @@ def aggregate(kubernetes: Kubernetes) -> None:
     kubernetes_access.settle(admin)
 
 
-def lacking(item: Mapping[str, Any], what: Mapping[str, str]) -> Mapping[str, Any]:
-    """A role without one ``verb`` of one ``resource`` of a ``group``; other objects as they are."""
-    if item["kind"] not in ("Role", "ClusterRole"):
+@dataclass(frozen=True, kw_only=True)
+class Right:
+    """One verb of one resource, by one rule of a role."""
+
+    kind: str
+    role: str
+    rule: int
+    group: str
+    resource: str
+    verb: str
+
+    @property
+    def spelled(self) -> str:
+        """The resource with its group."""
+        return f"{self.resource}.{self.group}" if self.group else self.resource
+
+    def __str__(self) -> str:
+        return f"{self.verb}-{self.spelled}-{self.kind.lower()}-{self.rule}"
+
+
+def rights(item: Mapping[str, Any]) -> list[Right]:
+    """All that a role gives."""
+    return [
+        Right(
+            kind=item["kind"],
+            role=item["metadata"]["name"],
+            rule=number,
+            group=group,
+            resource=resource,
+            verb=verb,
+        )
+        for number, rule in enumerate(item["rules"])
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    ]
+
+
+def lacking(item: Mapping[str, Any], right: Right) -> Mapping[str, Any]:
+    """A role without one of its rights; other objects as they are."""
+    if (item["kind"], item["metadata"]["name"]) != (right.kind, right.role):
         return item
-    rules: list[Any] = []
-    for rule in item.get("rules") or []:
-        rules += _split(rule, what)
+    rules = list(item["rules"])
+    rule = rules[right.rule]
+    others = {**rule, "resources": [each for each in rule["resources"] if each != right.resource]}
+    narrowed = {**rule, "resources": [right.resource], "verbs": [each for each in rule["verbs"] if each != right.verb]}
+    rules[right.rule : right.rule + 1] = [each for each in (others, narrowed) if each["resources"] and each["verbs"]]
     return {**item, "rules": rules}
-
-
-def _split(rule: Mapping[str, Any], what: Mapping[str, str]) -> list[Mapping[str, Any]]:
-    """The rule, less that verb of that resource."""
-    if what["group"] not in rule.get("apiGroups", []) or what["resource"] not in rule.get("resources", []):
-        return [rule]
-    others = [resource for resource in rule["resources"] if resource != what["resource"]]
-    verbs = [verb for verb in rule["verbs"] if verb != what["verb"]]
-    kept: list[Mapping[str, Any]] = [{**rule, "resources": others}] if others else []
-    return kept + ([{**rule, "resources": [what["resource"]], "verbs": verbs}] if verbs else [])
 
 
 def namespace_admin(kubernetes: Kubernetes, user: str, *, namespace: str, role: str = "admin") -> Client:
