@@ -164,6 +164,7 @@ def start(
     env: Mapping[str, str] | None = None,
     stdin: int = subprocess.DEVNULL,
     cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[Running]:
     """Start a command; when the block ends it is ended too, with all that is in its process group."""
     process = subprocess.Popen(
@@ -174,6 +175,7 @@ def start(
         stderr=subprocess.PIPE,
         start_new_session=True,
         cwd=cwd,
+        pass_fds=pass_fds,
     )
     running = Running(process=process)
     try:
