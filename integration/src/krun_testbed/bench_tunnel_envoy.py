@@ -21,6 +21,12 @@ MANY: Json = {"thresholds": [{"max_connections": 50000, "max_pending_requests": 
 
 def client(*, listeners: Mapping[int, int], address: str, server: tuple[str, int], root: Path | None) -> Json:
     """The client's end: each port of ours leads to a port at the server's end."""
+    places = [listener(address, port, [[forward(target, server)]]) for port, target in listeners.items()]
+    return {"static_resources": {"listeners": places, "clusters": [http2_cluster(server, root=root)]}}
+
+
+def http2_cluster(server: tuple[str, int], *, root: Path | None) -> Json:
+    """The server's end as a cluster, by TLS when there is a root to trust."""
     cluster: Json = {
         **static_cluster("server", *server),
         "typed_extension_protocol_options": {
@@ -41,8 +47,7 @@ def client(*, listeners: Mapping[int, int], address: str, server: tuple[str, int
             },
         }
         cluster["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": context}
-    places = [listener(address, port, [[forward(target, server)]]) for port, target in listeners.items()]
-    return {"static_resources": {"listeners": places, "clusters": [cluster]}}
+    return cluster
 
 
 def forward(target: int, server: tuple[str, int]) -> Json:

@@ -41,7 +41,8 @@ def program(name: str, *, packages: Sequence[str]) -> Program:
     for place in ("usr/sbin", "usr/bin"):
         if (folder / place / name).exists():
             found = [str(folder / part) for part in LIBRARIES if (folder / part).is_dir()]
-            return Program(path=str(folder / place / name), environment={"LD_LIBRARY_PATH": ":".join(found)})
+            environment = {"LD_LIBRARY_PATH": ":".join(found)} if found else {}
+            return Program(path=str(folder / place / name), environment=environment)
     raise Missing(f"{name}: not in the package {packages[0]}")
 
 

@@ -1,0 +1,57 @@
+"""hgate beside haproxy, nginx and Envoy, in interleaved rounds, and each row with its target.
+
+Raw, where bytes are led on as they are by the server name alone, and through HTTP/2, beside an Envoy that does the
+same. ``python -m krun_testbed.bench_hgate`` runs it alone; ``--system`` and ``--metric`` choose, and may be repeated.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from krun_testbed import bench_hgate_rows, bench_tunnel_systems, load_rounds, load_systems
+from krun_testbed.bench_hgate_systems import SYSTEMS
+from krun_testbed.components import Missing
+from krun_testbed.load_systems import System
+
+METRICS = ("down1", "up1", "ping1", "conn16", "idle")
+PEERS = ("haproxy", "envoy h2c", "envoy tls")
+
+
+def report(count: int, *, metrics: Sequence[str] = METRICS, systems: Sequence[str] = ()) -> str:
+    """Measure ``count`` rounds, and tell: tables, then the rows with their targets."""
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        places = stack.enter_context(bench_tunnel_systems.place(Path(name)))
+        running: dict[str, System] = {}
+        left_out: list[str] = []
+        for system in systems or SYSTEMS:
+            try:
+                running[system] = stack.enter_context(SYSTEMS[system](places(system)))
+            except Missing as missing:
+                left_out.append(f"{system}: left out: {missing}")
+        servers = places("servers").servers
+        taken = load_rounds.take(
+            metrics,
+            list(running),
+            lambda system, metric: load_systems.measure(running[system], metric, servers=servers),
+            count=count,
+        )
+    parts = [load_rounds.table(taken, peers=PEERS), "", load_rounds.verdicts(bench_hgate_rows.ROWS, taken)]
+    return "\n".join([*parts, *left_out])
+
+
+@click.command()
+@click.option("--rounds", "count", default=5, show_default=True, help="How often each system is measured.")
+@click.option("--metric", "metrics", multiple=True, type=click.Choice(METRICS), help="Only this one (repeat).")
+@click.option("--system", "systems", multiple=True, type=click.Choice(list(SYSTEMS)), help="Only this one (repeat).")
+def main(count: int, metrics: tuple[str, ...], systems: tuple[str, ...]) -> None:
+    """Measure gates, and print tables and the rows with their targets."""
+    click.echo(report(count, metrics=metrics or METRICS, systems=systems))
+
+
+if __name__ == "__main__":
+    main()
