@@ -74,6 +74,16 @@ def test_root_of_another_mesh(cluster: Cluster, place: Place, namespace: str, au
     assert "istio-ca-root-cert" in end.hint
 
 
+@pytest.mark.parametrize("mode", ["captured", "whitebox"])
+def test_an_agent_that_dies_before_it_is_ready(cluster: Cluster, place: Place, namespace: str, mode: str) -> None:
+    template = mesh_workload.file(place, "template.json", "{{ no template }}")
+    end = refused(cluster, place, namespace=namespace, env={"ISTIO_BOOTSTRAP": str(template), "KRUN_MODE": mode})
+    assert end.status == UNREACHABLE
+    # Its own last words are the reason.
+    assert re.fullmatch(r"pilot-agent ended with status \d+ before it was ready: .*template.*", end.cause)
+    assert end.hint == "see what pilot-agent says above"
+
+
 def test_no_root(cluster: Cluster, place: Place, namespace: str) -> None:
     end = refused(cluster, place, namespace=namespace, env={"CAROOT_ISTIOD": ""}, command="krun-launch")
     assert end.status == MISCONFIGURED

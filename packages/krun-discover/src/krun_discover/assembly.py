@@ -1,7 +1,8 @@
 """All sources in their order, and what they share: the one place where they are put together.
 
 Precedence: the environment; what MESH names; kubeconfig or the pod we are in; the metadata server; the cluster that was
-found; its mesh-env; rules and constants. The search for a cluster asks the first four only, as the others are its own.
+found; its mesh-env; istiod's roots as its namespaces have them; rules and constants. The search for a cluster asks the
+first four only, as the others are its own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from krun_discover.environment import Environment
 from krun_discover.errors import Failure, Misconfigured
 from krun_discover.found import ClusterFound, MeshEnv
 from krun_discover.issued import Token
+from krun_discover.istio_roots import IstioRoots
 from krun_discover.mesh import Mesh
 from krun_discover.ranges import ClusterRanges
 from krun_discover.record import Record
@@ -66,6 +68,7 @@ class Assembly:
                 *first[1:],
                 ClusterFound(search=self.search),
                 MeshEnv(search=self.search),
+                IstioRoots(search=self.search, namespace=lambda: self._early.value("WORKLOAD_NAMESPACE")),
                 ClusterRanges(search=self.search),
                 ControlPlane(environ=request.environ, search=self.search),
                 metadata.OwnPlace(client=client),

@@ -47,7 +47,7 @@ class ClusterFound:
             return Answer(note=NOT_SOUGHT)
         found = self._search.found()
         if found.way is None:
-            return _none(self._search)
+            return none(self._search)
         value = found.way.values.get(name, "")
         return Answer(value=value, note="" if value else f"{found.way.title} does not tell")
 
@@ -74,11 +74,12 @@ class MeshEnv:
             return Answer(note=NOT_SOUGHT)
         found = self._search.found()
         if found.map is None:
-            return _none(self._search) if found.way is None else Answer(note=f"none in {found.way.title}")
+            return none(self._search) if found.way is None else Answer(note=f"none in {found.way.title}")
         value = found.map.values.get(name, "")
         return Answer(value=value, note=found.map_source if value else "not in it")
 
 
-def _none(search: Search) -> Answer:
+def none(search: Search) -> Answer:
+    """What is to be said when there is no cluster to ask."""
     failure = search.found().failure
     return Answer(note=NO_ANSWER if failure else NO_CLUSTER)  # the failure itself is told once, by the search

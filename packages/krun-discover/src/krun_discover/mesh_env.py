@@ -52,7 +52,7 @@ def _objection(name: str, value: str) -> str:
         return "not for a cluster to set"
     value = value.strip()
     if is_roots(name):
-        return _objection_to_roots(value)
+        return objection_to_roots(value)
     if len(value) > VALUE_LIMIT:
         return f"longer than {VALUE_LIMIT} characters"
     if not value.isprintable():
@@ -67,7 +67,8 @@ def _objection(name: str, value: str) -> str:
     return ""
 
 
-def _objection_to_roots(value: str) -> str:
+def objection_to_roots(value: str) -> str:
+    """Why these are no root certificates to take; empty when they are."""
     if len(value) > ROOTS_LIMIT:
         return f"longer than {ROOTS_LIMIT} characters"
     blocks = value.replace("\\n", "\n").split(BEGIN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ def main() -> NoReturn:
         from krun_launch.command import command
 
         errors.run(command, tool=options.TOOL)
+    gc.disable()  # for some tens of ms, of which it would take one in twenty; launch has it again
     errors.run_plain(lambda: _run(asked), tool=options.TOOL)
 
 

@@ -197,7 +197,7 @@ def _files(env: Mapping[str, str], *, istio: IstioSettings, facts: Facts) -> tup
     if not (istio_agent.ROOT in files or facts.has_roots or env.get("XDS_ROOT_CA")):
         raise Misconfigured(
             "CAROOT_ISTIOD is not set: without its root nobody can tell whether this is the right control plane",
-            hint="it is in the config map istio-ca-root-cert of each namespace: root-cert.pem",
+            hint="it is root-cert.pem of the config map istio-ca-root-cert: may krun-discover read that?",
         )
     if istio.is_captured:
         return files, ""

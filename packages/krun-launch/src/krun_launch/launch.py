@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Mapping
@@ -11,17 +12,15 @@ from pathlib import Path
 from krun_launch import envjson, facts, lines, rundir, signals
 from krun_launch.errors import Misconfigured
 from krun_launch.facts import Facts
-from krun_launch.plan import Plan, plan
 from krun_launch.record import Record
 from krun_launch.settings import seconds
 from krun_launch.signals import Signals
 from krun_launch.spawn import INHERIT, NULL
-from krun_launch.supervise import Supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_launch.certificates import Keeper
-    from krun_launch.plan import Certificates
+    from krun_launch.plan import Certificates, Plan
 
 STDIN = "-"
 
@@ -55,6 +54,9 @@ def launch(request: Request, *, env: Mapping[str, str]) -> int:
         if request.wants_rules:
             _print_rules(settled, facts=around)
             return 0
+        # Late: --rules needs none of it.
+        from krun_launch.plan import plan
+
         suffix = "" if request.is_dry else os.urandom(6).hex()
         made = plan(
             found,
@@ -144,6 +146,11 @@ def _warn(made: Plan, *, is_below_shell: bool) -> None:
 
 
 def _run(made: Plan, *, signals: Signals, init: int | None, keeps_run_dir: bool) -> int:
+    # Late: neither a dry run nor --rules starts anything.
+    from krun_launch.supervise import Supervisor
+
+    # What was made so far stays; from here on there may be rubbish.
+    gc.enable()
     if not made.status_host:
         return Supervisor(made, signals=signals, init=init).run()
     # Late: ports and resolvers are not the business of mode none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 from krun_launch import lines
@@ -34,5 +35,6 @@ def _init(app: tuple[str, ...]) -> int:
     from krun_launch.init import Init
     from krun_launch.signals import Signals
 
+    gc.enable()  # it stays as long as all else
     with Signals() as signals:
         return Init(signals).run(app, env=dict(os.environ))

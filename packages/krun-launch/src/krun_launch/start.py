@@ -64,6 +64,9 @@ class Start:
         """Run a process to its end, while the loop goes on."""
         supervisor = self._supervisor
         shot = supervisor.run_beside(spec)
+        # What the next steps need, while this one is waited for.
+        from krun_launch import agent_log, probe, roots, tasks  # noqa: F401
+
         until = time.monotonic() + step.timeout
         while not shot.has_ended:
             if (left := until - time.monotonic()) <= 0:
