@@ -20,6 +20,7 @@ from hgate.kube_access import Access, access_of
 from hgate.kube_answer import Answer, read_answer
 
 Object = dict[str, Any]
+STUBBORN = 6  # refusals in a row
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -121,7 +122,7 @@ class Watch:
             except Answer as answer:
                 self._answered(answer)
             except errors.Unreachable as error:
-                self._fail(error, access=access_of("GET", f"{self.resource.query}&watch=1"))
+                self._fail(error, access=access_of("GET", self._path() if self._version else self.resource.query))
 
     def _list(self) -> None:
         items, version = self._kube.list_at(self.resource.query)
@@ -130,13 +131,17 @@ class Watch:
         self._tell(Listed(resource=self.resource, items=kept))
         self._version = version
 
-    def _follow(self) -> None:
+    def _path(self) -> str:
+        """Of the watch, from where it was."""
         seconds = int(self._timing.watch * random.uniform(0.8, 1.0)) or 1
         query = self.resource.query
-        path = (
+        return (
             f"{query}{'&' if '?' in query else '?'}watch=1&allowWatchBookmarks=true"
             f"&resourceVersion={self._version}&timeoutSeconds={seconds}"
         )
+
+    def _follow(self) -> None:
+        path = self._path()
         access = access_of("GET", path)
         for line in self._kube.lines(path, silence=self._timing.silence, opened=self._opened):
             self._hear()
@@ -173,6 +178,9 @@ class Watch:
             if not self._failures:
                 self._failures = 1
                 return
+        elif self._failures >= STUBBORN:
+            # A server that was set back to an older state never comes to where we were.
+            self._version = ""
         if answer.status == 404 and self.resource.is_optional:
             # This cluster has no such kind: so there are no objects of it, until it has.
             self._hear()
