@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import socket
 
+from hbone.backlog import Blocks
 from hbone.frames import DATA, HEADER, HEADER_LENGTH
 
 INCOMING = 512 * 1024  # bytes of one read
@@ -17,6 +18,7 @@ class Buffers:
     """What is read, and what is framed to be sent."""
 
     def __init__(self) -> None:
+        self.blocks = Blocks()
         self.incoming = memoryview(bytearray(INCOMING))
         self._out = bytearray(TURN + HEADER_LENGTH * (TURN // SLOT))
         self._view = memoryview(self._out)

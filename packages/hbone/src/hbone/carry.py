@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from hbone import sockets
+from hbone.backlog import Backlog
 from hbone.events import Fields
 from hbone.flow import Flow
 from hbone.poller import READ, WRITE
@@ -62,7 +63,7 @@ class Carry:
         self._first = first
         self._patience = patience
         self._mask = 0
-        self._rest = bytearray()  # what the local end has not taken yet
+        self._rest: Backlog | None = None  # what the local end has not taken yet
         self._is_local_ended = False
         self._is_peer_ended = False
         self._is_stopped = False  # the peer has sent all, and takes nothing more
@@ -167,7 +168,7 @@ class Carry:
 
     @property
     def _arrived(self) -> int:
-        return self.to_local + len(self._rest)
+        return self.to_local + (len(self._rest) if self._rest is not None else 0)
 
     def _end_ours(self) -> None:
         if self._lingering is not None:
@@ -178,8 +179,8 @@ class Carry:
         self._finish_if_done()
 
     def _ready(self, mask: int) -> None:
-        if mask & ~READ and self._mask & WRITE:
-            self._write_rest()
+        if mask & ~READ and self._rest is not None:
+            self._write_rest(self._rest)
         if mask & ~WRITE and self._mask & READ:
             self.take_turn()
 
@@ -191,12 +192,13 @@ class Carry:
             self.to_local += count
             self._session.core.acknowledge(self._flow.number, count)
             return
-        if self._rest:
-            self._keep(pieces, sent=0)
+        if self._rest is not None:
+            self._rest.add(pieces)
         else:
             self._write(pieces)
 
     def _write(self, pieces: Sequence[memoryview]) -> None:
+        count = sum(map(len, pieces))
         if len(pieces) > MAX_PIECES:
             pieces = [memoryview(b"".join(pieces))]
         try:
@@ -204,47 +206,40 @@ class Carry:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self._drop(sum(map(len, pieces)), error)
+            self._drop(count, error)
             return
-        self._took(sent)
-        self._keep(pieces, sent=sent)
-        if self._rest:
+        self._took(sent, is_quick=sent == count)
+        if sent < count:
+            self._rest = Backlog(self._session.poller.buffers.blocks)
+            self._rest.add(pieces, sent=sent)
             self._watch(self._mask | WRITE)
 
-    def _keep(self, pieces: Sequence[memoryview], *, sent: int) -> None:
-        for piece in pieces:
-            if sent < len(piece):
-                self._rest += piece[sent:]
-            sent = max(0, sent - len(piece))
-
-    def _write_rest(self) -> None:
+    def _write_rest(self, rest: Backlog) -> None:
         try:
-            with memoryview(self._rest) as view:
-                sent = self._local.send(view)
+            sent = rest.send(self._local)
         except BlockingIOError:
             return
         except OSError as error:
-            self._drop(len(self._rest), error)
+            self._drop(len(rest), error)
             return
-        del self._rest[:sent]
-        self._took(sent)
-        self._session.flush()
-        if not self._rest:
-            self._rest = bytearray()  # the memory of a large one is given back
+        self._took(sent, is_quick=False)
+        if not rest:
+            self._rest = None
             self._watch(self._mask & ~WRITE)
             if self._is_peer_ended:
                 self._peer_is_done()
+        self._session.flush()
 
-    def _took(self, count: int) -> None:
+    def _took(self, count: int, *, is_quick: bool) -> None:
         self.to_local += count
-        self._session.core.acknowledge(self._flow.number, count)
+        self._session.core.took(self._flow, count, is_quick=is_quick)
 
     def _drop(self, count: int, error: OSError) -> None:
         """The local end takes no more. A server reads the request's rest all the same, a client gives up."""
         if not self._patience:
             self._break(error, code=CANCEL)
             return
-        self._rest = bytearray()
+        self._let_go()
         self._watch(self._mask & ~WRITE)
         self._session.core.acknowledge(self._flow.number, count)
         self._dropping = asyncio.get_running_loop().call_later(self._patience, self._give_up)
@@ -260,7 +255,7 @@ class Carry:
 
     def ended(self) -> None:
         self._is_peer_ended = True
-        if not self._rest:
+        if self._rest is None:
             self._peer_is_done()
 
     def _peer_is_done(self) -> None:
@@ -277,7 +272,7 @@ class Carry:
 
     def _finish_if_done(self) -> None:
         is_ours_done = self._flow.is_ended_by_us or self._is_stopped
-        if self._is_peer_ended and not self._rest and is_ours_done:
+        if self._is_peer_ended and self._rest is None and is_ours_done:
             self._finish(ENDED)
 
     def has_room(self) -> None:
@@ -323,8 +318,13 @@ class Carry:
             session.last_sender = None
         session.forget(self._flow.number)
         sockets.close(self._local, is_orderly=reason == ENDED)
-        self._rest = bytearray()
+        self._let_go()
         self._closed(self)
+
+    def _let_go(self) -> None:
+        if self._rest is not None:
+            self._rest.clear()
+            self._rest = None
 
     def _watch(self, mask: int) -> None:
         if mask == self._mask:

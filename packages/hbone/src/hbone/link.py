@@ -8,9 +8,8 @@ import socket
 from collections.abc import Callable
 
 from hbone import sockets
+from hbone.backlog import Backlog, Piece
 from hbone.poller import READ, WRITE, Poller
-
-Piece = bytes | bytearray | memoryview
 
 # Bytes that the kernel takes before they are on their way: beyond that a stream's own socket holds back its sender,
 # and what others have to say does not queue behind them.
@@ -35,7 +34,7 @@ class Link:
         self._is_started = False
         self._is_closing = False
         self._is_deaf = False  # the peer takes nothing more
-        self._backlog = bytearray()
+        self._backlog = Backlog(poller.buffers.blocks)
         self._received: Callable[[memoryview], object] = _nothing
         self._drained: Callable[[], object] = _nothing
         self._lost: Callable[[str], object] = _nothing
@@ -79,16 +78,17 @@ class Link:
         if self.is_closed or self._is_closing or self._is_deaf:
             return True
         if self._backlog:
-            for piece in pieces:
-                self._backlog += piece
+            self._backlog.add(pieces)
             return False
-        sent = self._send(pieces)
-        for piece in pieces:
-            if sent < len(piece):
-                self._backlog += memoryview(piece)[sent:] if sent else piece
-                sent = 0
-            else:
-                sent -= len(piece)
+        try:
+            sent = self.socket.send(pieces[0]) if len(pieces) == 1 else self.socket.sendmsg(pieces)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            # It may have said something before: that is read to its end.
+            self._is_deaf = True
+            return True
+        self._backlog.add(pieces, sent=sent)
         if self._backlog:
             self._watch()
             return False
@@ -111,16 +111,6 @@ class Link:
             self.socket.close()
             self.closed.set()
             self._lost("")
-
-    def _send(self, pieces: tuple[Piece, ...]) -> int:
-        try:
-            return self.socket.send(pieces[0]) if len(pieces) == 1 else self.socket.sendmsg(pieces)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            # It may have said something before: that is read to its end.
-            self._is_deaf = True
-            return sum(len(piece) for piece in pieces)
 
     def _ready(self, mask: int) -> None:
         try:
@@ -148,9 +138,13 @@ class Link:
             self._end("")
 
     def _flush(self) -> None:
-        with memoryview(self._backlog) as view:
-            sent = self._send((view,))
-        del self._backlog[:sent]
+        try:
+            self._backlog.send(self.socket)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._is_deaf = True
+            self._backlog.clear()
         if self._backlog:
             return
         if self._is_closing:

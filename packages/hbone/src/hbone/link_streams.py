@@ -6,7 +6,8 @@ import asyncio
 import socket
 from typing import Any
 
-from hbone.link import Link, Piece
+from hbone.backlog import Piece
+from hbone.link import Link
 from hbone.link_tls import TlsLink
 from hbone.wire import Wire
 

@@ -9,7 +9,8 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
-from hbone.link import Link, Piece
+from hbone.backlog import Piece
+from hbone.link import Link
 from hbone.poller import Poller
 
 READ = 64 * 1024  # bytes of a handshake

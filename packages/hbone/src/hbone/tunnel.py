@@ -56,6 +56,9 @@ ENHANCE_YOUR_CALM = 0xB
 MAX_STREAMS = 1000
 # What a peer may send on one stream before we have handed it on: the memory that one stalled tunnel can hold.
 STREAM_WINDOW = 256 * 1024
+# And while its target takes all at once, up to this; for all streams of a connection together, so much more.
+WIDE_WINDOW = 4 * 1024 * 1024
+WIDE_WINDOWS = 16 * 1024 * 1024
 # Credit for the connection is given back on arrival, so that a stalled tunnel never holds up the others.
 CONNECTION_WINDOW = 16 * 1024 * 1024
 DEFAULT_WINDOW = 65535  # RFC 9113 §6.9.2
@@ -83,6 +86,7 @@ class Connection:
         self._unread = max(0, DEFAULT_WINDOW - stream_window)
         self._allowed = CONNECTION_WINDOW  # bytes that the peer may send on all streams together
         self._owed = 0  # bytes of it that were used, and not yet given back
+        self._wide_left = WIDE_WINDOWS
         self._out = bytearray()
         self._events: list[Event] = []  # of what is being received
         self._runs: dict[int, DataReceived] = {}  # by stream: payload that has come in one go
@@ -227,13 +231,34 @@ class Connection:
     def acknowledge(self, stream: int, count: int) -> None:
         """Say that ``count`` received bytes have been handed on, so that the peer may send as many again."""
         flow = self.open_streams.get(stream)
-        if flow is None or flow.is_ended_by_peer:
+        if flow is not None and not flow.is_ended_by_peer:
+            flow.owed += count
+            if flow.owed >= flow.width // 4:
+                self._give_back(flow)
+
+    def took(self, flow: Flow, count: int, *, is_quick: bool) -> None:
+        """The same, from who knows whether all was handed on at once: then the stream's window grows, else it
+        shrinks back to what it began with."""
+        if flow.is_over or flow.is_ended_by_peer:
             return
         flow.owed += count
-        if flow.owed >= self._stream_window // 2:
-            self._out += frames.window_update(stream=stream, count=flow.owed)
-            flow.allowed += flow.owed
-            flow.owed = 0
+        if not is_quick and flow.width > self._stream_window:
+            cut = min(flow.owed, flow.width - self._stream_window)
+            flow.owed -= cut
+            flow.width -= cut
+            self._wide_left += cut
+        if flow.owed >= flow.width // 4:
+            if is_quick and flow.width < WIDE_WINDOW:
+                more = min(flow.width, WIDE_WINDOW - flow.width, self._wide_left)
+                flow.width += more
+                flow.owed += more
+                self._wide_left -= more
+            self._give_back(flow)
+
+    def _give_back(self, flow: Flow) -> None:
+        self._out += frames.window_update(stream=flow.number, count=flow.owed)
+        flow.allowed += flow.owed
+        flow.owed = 0
 
     def drain(self) -> None:
         """Take no new stream; running ones go on (RFC 9113 §6.8: the number says that none is given up)."""
@@ -438,6 +463,7 @@ class Connection:
 
     def _add(self, stream: int) -> Flow:
         flow = Flow(number=stream, window=self._first_window, allowed=self._stream_window + self._unread)
+        flow.width = self._stream_window
         self.open_streams[stream] = flow
         return flow
 
@@ -451,6 +477,7 @@ class Connection:
 
     def _forget(self, flow: Flow) -> None:
         flow.is_over = True
+        self._wide_left += flow.width - self._stream_window
         self.open_streams.pop(flow.number, None)
 
     def _end_all(self) -> None:
