@@ -50,7 +50,7 @@ class Port:
         return self.target if isinstance(self.target, int) and self.target else APP_PORT
 
 
-USUAL = (Port(number=8080, name="http", target=APP_PORT, app_protocol="http"),)
+USUAL = (Port(number=8080, name="http", target=APP_PORT),)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -146,9 +146,12 @@ def register(kube: Kube, asked: Asked, mesh: Mesh | None) -> list[str]:
     if mesh is None:
         return said
     seen = _ours(kube, asked.namespace)
-    for step in reconcile.plan(following(item, mesh, around=_around(kube, asked.namespace)), seen):
-        said.append(_take(kube, step))
-    return said
+    around = _around(kube, asked.namespace)
+    wanted = following(item, mesh, around=around)
+    if around is None:
+        # Whether a Sidecar is needed is the gate's to see.
+        wanted = [each for each in wanted if each["kind"] != "Sidecar"]
+    return said + [_take(kube, step) for step in reconcile.plan(wanted, seen)]
 
 
 def unregister(kube: Kube, asked: Asked) -> list[str]:
@@ -186,8 +189,14 @@ def _ours(kube: Kube, namespace: str) -> dict[written.Key, Object]:
         if kind == "ConfigMap":
             continue
         path = reconcile.collection(kind, namespace)
-        for item in kube.list(f"{path}?labelSelector={words.MANAGED_BY}%3D{words.MANAGER}"):
-            found[kind, namespace, item["metadata"]["name"]] = item
+        try:
+            items = kube.list(f"{path}?labelSelector={words.MANAGED_BY}%3D{words.MANAGER}")
+        except Answer as answer:
+            # No such kind, or none for the caller's eyes: what is there all the same is told when it is written.
+            if answer.status not in (403, 404):
+                raise
+            items = []
+        found |= {(kind, namespace, item["metadata"]["name"]): item for item in items}
     return found
 
 
@@ -200,13 +209,15 @@ def _of(seen: Mapping[written.Key, Object], uid: str) -> dict[written.Key, Objec
     }
 
 
-def _around(kube: Kube, namespace: str) -> Surroundings:
-    """Sidecars that people have made there."""
-    specs = [
-        item.get("spec") or {}
-        for item in kube.list(reconcile.collection("Sidecar", namespace))
-        if not written.is_ours(item)
-    ]
+def _around(kube: Kube, namespace: str) -> Surroundings | None:
+    """Sidecars that people have made there, ``None`` where the caller may not see them."""
+    try:
+        found = kube.list(reconcile.collection("Sidecar", namespace))
+    except Answer as answer:
+        if not answer.is_denied:
+            raise
+        return None
+    specs = [item.get("spec") or {} for item in found if not written.is_ours(item)]
     labels = [(spec.get("workloadSelector") or {}).get("labels") or {} for spec in specs]
     usual = next((spec for spec, each in zip(specs, labels, strict=True) if not each), {})
     return Surroundings(selectors=tuple(each for each in labels if each), usual=usual)
@@ -216,18 +227,20 @@ def _take(kube: Kube, step: reconcile.Step) -> str:
     """One step, in words."""
     item = step.old if isinstance(step, Delete | Keep) else step.item
     name = "{} {}/{}".format(*written.key_of(item))
-    if isinstance(step, Create):
-        try:
-            kube.create(reconcile.path_of(item).rpartition("/")[0], item)
-        except Answer as answer:
-            if not answer.is_conflict:
-                raise
-            return f"left {name}: there is one already"
-        return f"created {name}"
-    done = reconcile.Done()
-    reconcile.take(kube, step, done=done)
     if isinstance(step, Keep):
         return f"left {name}: somebody has changed it"
+    try:
+        if isinstance(step, Create):
+            kube.create(reconcile.path_of(item).rpartition("/")[0], item)
+            return f"created {name}"
+        reconcile.take(kube, step, done=reconcile.Done())
+    except Answer as answer:
+        if answer.is_denied:
+            # The Service declares it already, and the gate may do what its users may not.
+            return f"left {name} to the gate: not permitted"
+        if answer.is_conflict:
+            return f"left {name}: there is one already"
+        raise
     return f"deleted {name}" if isinstance(step, Delete) else f"replaced {name}"
 
 

@@ -66,7 +66,7 @@ class Registry:
         self._trust_domain = trust_domain
         self._gates: tuple[str, ...] = ()
         self._services: dict[tuple[str, str], Object] = {}
-        self._sidecars: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._sidecars: dict[str, dict[str, Mapping[str, Any]]] = {}  # by namespace and name, those of people
         self._objects: dict[Key, Object] = {}  # those that declare, or may
         self._read: dict[Key, list[Declaration | Refusal]] = {}
         self._claims: dict[str, str] = {}
@@ -125,7 +125,7 @@ class Registry:
             self._services[place] = _slim(item)
         elif kind == "Sidecar":
             if not written.is_ours(item):
-                self._sidecars[place] = item.get("spec") or {}
+                self._sidecars.setdefault(place[0], {})[place[1]] = item.get("spec") or {}
             return
         elif kind not in ("WorkloadEntry", "ConfigMap") or (kind == "ConfigMap" and place[1] != CONFIG_MAP):
             return
@@ -141,7 +141,7 @@ class Registry:
         if kind == "Service":
             self._services.pop((namespace, name), None)
         elif kind == "Sidecar":
-            self._sidecars.pop((namespace, name), None)
+            self._sidecars.get(namespace, {}).pop(name, None)
         self._forget((kind, namespace, name))
 
     def result(self) -> Result:
@@ -195,18 +195,10 @@ class Registry:
 
     def _around(self, namespace: str) -> Surroundings:
         """What people have made of Sidecars: the common one of a namespace wins over that of the whole mesh."""
-        selectors: list[Mapping[str, str]] = []
-        usual: dict[str, Mapping[str, Any]] = {}
-        for place in sorted(self._sidecars):
-            if place[0] not in (namespace, SYSTEM):
-                continue
-            spec = self._sidecars[place]
-            labels = (spec.get("workloadSelector") or {}).get("labels") or {}
-            if not labels:
-                usual.setdefault(place[0], spec)
-            elif place[0] == namespace:
-                selectors.append(labels)
-        return Surroundings(selectors=tuple(selectors), usual=usual.get(namespace) or usual.get(SYSTEM) or {})
+        selectors, usual = _split(self._sidecars.get(namespace, {}))
+        if not usual:
+            _, usual = _split(self._sidecars.get(SYSTEM, {}))
+        return Surroundings(selectors=selectors, usual=usual)
 
     def _known(self) -> ownership.Known:
         given = self._policy or Policy()
@@ -268,3 +260,10 @@ def _slim(item: Object) -> Object:
     """What is asked of a Service that declares nothing: whose it is, and its ports."""
     mark = {MANAGED_BY: MANAGER} if written.is_ours(item) else {}
     return {"metadata": {"uid": item["metadata"].get("uid", ""), "labels": mark}, "spec": item.get("spec") or {}}
+
+
+def _split(sidecars: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[Mapping[str, str], ...], Mapping[str, Any]]:
+    """Of a namespace: the labels of workloads that have one of their own, and the one for all others."""
+    labels = {name: (spec.get("workloadSelector") or {}).get("labels") or {} for name, spec in sidecars.items()}
+    common = [sidecars[name] for name in sorted(sidecars) if not labels[name]]
+    return tuple(each for each in labels.values() if each), common[0] if common else {}
