@@ -63,16 +63,17 @@ class Tunnel:
         self._fail(_with_hint(f"no ID token {whose}: {token.error}", token.hint), cause=TOKEN)
 
     def _carry(self) -> None:
+        first, self._first = self._first, b""  # not kept in thousands of tunnels
         self._opening = self._client.carry(
             url=self._url,
             local=self._connection.socket,
-            first=self._first,
+            first=first,
             token=self._token.token if self._token else _no_token,
             closed=self._closed,
         )
 
     def _closed(self, ended: Ended) -> None:
-        self._opening = None
+        opening, self._opening = self._opening, None
         counts = self._connection.counts
         counts.sent += ended.sent
         counts.received += ended.received
@@ -84,6 +85,7 @@ class Tunnel:
         elif ended.status == UNAUTHENTICATED and self._token is not None and not self._is_again:
             # It may have been made for a service that was made anew, or by a clock that was wrong: once more.
             self._is_again = True
+            self._first = opening.first if opening else b""
             self._tokens.refused(self._token, self._found)
         else:
             cause = STATUS if ended.status else UNREACHABLE
