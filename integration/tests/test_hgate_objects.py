@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import http.client
 import json
+import ssl
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ pytestmark = [pytest.mark.mesh, pytest.mark.timeout(300)]
 URL = "https://web-123456789.us-central1.run.app"
 EUROPE = "https://web-123456789.europe-west1.run.app"
 CALLS = 300
+WEBHOOK = 15017  # istiod's
+NAMED = ("http", "http2", "grpc", "grpc-web", "tcp", "redis", "https", "web")
 SHAPES: dict[str, dict[str, Any]] = {
     "with a selector": {"ports": [{"name": "http", "port": 8080}], "selector": {"app": "web"}},
     "without a selector": {"ports": [{"name": "http", "port": 8080}]},
@@ -111,6 +115,41 @@ def test_a_workload_with_another_identity_is_not_called(scene: Scene) -> None:
         assert any(asked.startswith(f"outbound_.8080_._.{name}.") for asked in scene.gate.names)
         scene.register(name, SHAPES[shape], account="outside")
         until(200, functools.partial(scene.pod.call, f"http://{name}:8080/", to=address))
+
+
+def test_istiods_own_validation_takes_every_object(cluster: Cluster) -> None:
+    ports = [{"name": name, "port": number, "targetPort": 8080} for number, name in enumerate(NAMED, start=8000)]
+    for spec in [*SHAPES.values(), {"ports": ports, "selector": {"app": "web"}}]:
+        for url in (URL, f"{URL}=25 {EUROPE}=75", f"{URL}=0 {EUROPE}=1"):
+            metadata = {"name": "web", "namespace": "demo", "annotations": {"hgate.krun/url": url}}
+            service = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+            for item in following(service, Mesh(gate="10.1.2.3", trust_domain="cluster.local")):
+                if "istio.io" in item["apiVersion"]:
+                    assert validated(cluster, item) == (True, ""), item
+    broken = {**item, "spec": {"hosts": ["web"], "http": [{"route": [{"destination": {}}]}]}}
+    assert validated(cluster, broken)[0] is False
+
+
+def validated(cluster: Cluster, item: dict[str, Any]) -> tuple[bool, str]:
+    """What istiod's webhook says of an object, as the API server would ask it."""
+    group, _, version = item["apiVersion"].partition("/")
+    request = {
+        "uid": "1",
+        "kind": {"group": group, "version": version, "kind": item["kind"]},
+        "operation": "CREATE",
+        "name": item["metadata"]["name"],
+        "namespace": item["metadata"]["namespace"],
+        "object": item,
+    }
+    review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    connection = http.client.HTTPConnection("localhost")
+    with context.wrap_socket(cluster.network.hub.connect("127.0.0.1", WEBHOOK)) as connected:
+        connection.sock = connected
+        connection.request("POST", "/validate", json.dumps(review), {"Content-Type": "application/json"})
+        answer = json.loads(connection.getresponse().read())["response"]
+    return answer["allowed"], answer.get("status", {}).get("message", "")
 
 
 def test_calls_of_one_name_are_shared_over_its_urls_by_weight(scene: Scene) -> None:
