@@ -291,6 +291,39 @@ def test_a_first_policy_that_cannot_be_read_allows_nothing_and_deletes_nothing()
     assert (result.routes, result.wanted, result.is_settled) == ((), [], False)
 
 
+def test_whether_there_is_a_policy_may_be_unknown_and_then_the_default_is_none() -> None:
+    made = registry(service("web", url()))
+    made.policy_unknown("RBAC does not let us look")
+    result = made.result()
+    assert (result.routes, result.wanted, result.is_settled) == ((), [], False)
+    assert "RBAC" in result.policy_error
+    # One that was read stays in force.
+    made.policy('namespaces: {"*": {projects: [own]}}')
+    made.policy_unknown("RBAC does not let us look any more")
+    assert led(made.result()) == {"web.demo": url()}
+
+
+def test_an_own_project_that_is_not_known_deletes_nothing_and_says_so() -> None:
+    made = Registry(None, GATE, "")
+    made.put("Service", service("web", url()))
+    result = made.result()
+    assert (result.routes, result.is_settled) == ((), False)
+    assert "does not know which" in why(result)["web.demo"]
+    made.project(OWN)
+    assert led(made.result()) == {"web.demo": url()}
+    assert made.result().is_settled
+    # Where nothing depends on it, it need not be known.
+    assert Registry(f"namespaces: {{demo: {{projects: ['{OWN}']}}}}", GATE, "").result().is_settled
+
+
+def test_what_is_being_deleted_declares_nothing_more() -> None:
+    leaving = service("web", url())
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-02T00:00:00Z"
+    result = registry(leaving).result()
+    assert (result.routes, result.wanted) == ((), [])
+    assert "uid-demo-web" in result.known
+
+
 def test_a_policy_that_takes_a_right_away_takes_routes_and_objects() -> None:
     made = registry(service("web", url()))
     made.policy("namespaces: {}")

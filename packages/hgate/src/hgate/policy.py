@@ -79,6 +79,11 @@ class Policy:
     def of(self, namespace: str) -> Rule:
         return self.namespaces.get(namespace) or self.namespaces.get(ANY) or Rule()
 
+    @property
+    def names_own(self) -> bool:
+        """Whether anything depends on which project is the gate's own."""
+        return any(OWN in rule.projects for rule in self.namespaces.values())
+
     def claimants(self, url: ServiceUrl, *, project: str, own: str) -> frozenset[str]:
         """The namespaces to which admins gave this very service by name."""
         return frozenset(
@@ -118,6 +123,11 @@ def check(
         )
     project = url.project or project
     if not rule.reaches(url, project=project, own=own):
+        if OWN in rule.projects and not own:
+            raise Refused(
+                f"namespace {namespace} may name services of the gate's own project, and the gate does not know which",
+                hint="ask an admin of the mesh for PROJECT_NUMBER in the gate's Deployment",
+            )
         what = f"project {project}" if project else f"the project with hash {url.hash}"
         key = "projects" if project else "hashes"
         raise Refused(

@@ -73,16 +73,24 @@ class Registry:
         self._listed: list[cloud_run.Service] | None = None
         self._policy: Policy | None = None
         self._policy_error = ""
+        self._is_default = True
         self._built: dict[tuple[Registered, str], list[Manifest]] = {}
         self.policy(policy_text)
         self.gate(gate_address)
 
     def policy(self, text: str | None) -> None:
         """The admins' map, ``None`` when there is none. One that cannot be read leaves the last good one in force."""
+        self._is_default = text is None
         try:
             self._policy, self._policy_error = policy_text.read(text) if text is not None else DEFAULT, ""
         except policy_text.PolicyError as error:
             self._policy_error = f"{WHERE}: {error}"
+
+    def policy_unknown(self, reason: str) -> None:
+        """Whether there is a map cannot be told: without the last good one nothing is allowed, and nothing deleted."""
+        if self._is_default:
+            self._policy = None
+        self._policy_error = f"{WHERE}: {reason}"
 
     @property
     def listed(self) -> tuple[Listed, ...]:
@@ -130,7 +138,8 @@ class Registry:
         elif kind not in ("WorkloadEntry", "ConfigMap") or (kind == "ConfigMap" and place[1] != CONFIG_MAP):
             return
         key = (kind, *place)
-        found = list(self._declarations(kind, item))
+        # What is being deleted declares nothing more: its objects would be made anew while others delete them.
+        found = [] if metadata.get("deletionTimestamp") else list(self._declarations(kind, item))
         if found or kind != "Service":
             self._objects[key], self._read[key] = item, found
         else:
@@ -173,7 +182,9 @@ class Registry:
                 item["metadata"].get("uid", "") for item in (*self._objects.values(), *self._services.values())
             ),
             policy_error=self._policy_error,
-            is_settled=bool(self._gates) and self._policy is not None,
+            is_settled=bool(self._gates)
+            and self._policy is not None
+            and (bool(self._own) or not self._policy.names_own),
             has_cloud_run=has_cloud_run,
         )
 
