@@ -276,8 +276,10 @@ def test_services_of_a_project_that_the_policy_does_not_list_are_not_taken() -> 
     assert made.result().routes == ()
 
 
-def test_a_policy_that_cannot_be_read_leaves_the_last_good_one_in_force() -> None:
+@pytest.mark.parametrize("good", [None, 'namespaces: {"*": {projects: [own]}}'])
+def test_a_policy_that_cannot_be_read_leaves_the_last_good_one_in_force(good: str | None) -> None:
     made = registry(service("web", url()))
+    made.policy(good)
     made.policy("namespaces: [")
     result = made.result()
     assert led(result) == {"web.demo": url()}
@@ -297,7 +299,10 @@ def test_whether_there_is_a_policy_may_be_unknown_and_then_the_default_is_none()
     result = made.result()
     assert (result.routes, result.wanted, result.is_settled) == ((), [], False)
     assert "RBAC" in result.policy_error
-    # One that was read stays in force.
+    made = registry(service("web", url()))
+    made.policy("namespaces: [")
+    assert (made.result().routes, made.result().is_settled) == ((), False)
+    # One that was read stays in force, and so does that there is none.
     made.policy('namespaces: {"*": {projects: [own]}}')
     made.policy_unknown("RBAC does not let us look any more")
     assert led(made.result()) == {"web.demo": url()}

@@ -71,24 +71,25 @@ class Registry:
         self._read: dict[Key, list[Declaration | Refusal]] = {}
         self._claims: dict[str, str] = {}
         self._listed: list[cloud_run.Service] | None = None
-        self._policy: Policy | None = None
+        self._policy: Policy | None = DEFAULT
         self._policy_error = ""
-        self._is_default = True
+        self._is_told = False
         self._built: dict[tuple[Registered, str], list[Manifest]] = {}
-        self.policy(policy_text)
+        if policy_text is not None:
+            self.policy(policy_text)
         self.gate(gate_address)
 
     def policy(self, text: str | None) -> None:
         """The admins' map, ``None`` when there is none. One that cannot be read leaves the last good one in force."""
-        self._is_default = text is None
         try:
             self._policy, self._policy_error = policy_text.read(text) if text is not None else DEFAULT, ""
         except policy_text.PolicyError as error:
-            self._policy_error = f"{WHERE}: {error}"
+            self.policy_unknown(str(error))
+        self._is_told = True
 
     def policy_unknown(self, reason: str) -> None:
-        """Whether there is a map cannot be told: without the last good one nothing is allowed, and nothing deleted."""
-        if self._is_default:
+        """What the map says cannot be told. Without one that was told before nothing is allowed, and nothing deleted."""
+        if not self._is_told:
             self._policy = None
         self._policy_error = f"{WHERE}: {reason}"
 
