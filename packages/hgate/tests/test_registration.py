@@ -297,7 +297,7 @@ def test_whether_there_is_a_policy_may_be_unknown_and_then_the_default_is_none()
     made = registry(service("web", url()))
     made.policy_unknown("RBAC does not let us look")
     result = made.result()
-    assert (result.routes, result.wanted, result.is_settled) == ((), [], False)
+    assert (result.routes, result.wanted, result.refused, result.is_settled) == ((), [], [], False)
     assert "RBAC" in result.policy_error
     made = registry(service("web", url()))
     made.policy("namespaces: [")

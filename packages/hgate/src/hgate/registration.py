@@ -88,7 +88,7 @@ class Registry:
         self._is_told = True
 
     def policy_unknown(self, reason: str) -> None:
-        """What the map says cannot be told. Without one that was told before nothing is allowed, and nothing deleted."""
+        """What the map says cannot be told. Without one that was told before, nothing is allowed and nothing deleted."""
         if not self._is_told:
             self._policy = None
         self._policy_error = f"{WHERE}: {reason}"
@@ -160,10 +160,11 @@ class Registry:
         known = self._known()
         had_claims = bool(self._claims)
         judged = judge.judge(self._declared(), known=known, services=self._services, claims=self._claims)
-        refused += [
-            Refusal(ref=each.ref, reason=error.reason, hint=error.hint, what=each.service)
-            for each, error in judged.refused
-        ]
+        if self._policy is not None:  # else it is no fault of theirs
+            refused += [
+                Refusal(ref=each.ref, reason=error.reason, hint=error.hint, what=each.service)
+                for each, error in judged.refused
+            ]
         # Remembered before the cluster tells it back: an older object that comes in between is not the first.
         if self._policy is not None:
             self._claims = dict(judged.claims)
