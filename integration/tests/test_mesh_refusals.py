@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import re
+import signal
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from krun_testbed import istiod, mesh_sockets, mesh_workload
+from krun_testbed import istiod, mesh_sockets, mesh_workload, processes
 from krun_testbed.certificates import Authority
 from krun_testbed.mesh_cluster import OUTSIDE_RESOLVER, Cluster
 from krun_testbed.mesh_network import Place
@@ -47,14 +50,21 @@ def place(cluster: Cluster) -> Iterator[Place]:
 
 
 def refused(
-    cluster: Cluster, place: Place, *, namespace: str, env: Mapping[str, str] | None = None, command: str = "krun"
+    cluster: Cluster,
+    place: Place,
+    *,
+    namespace: str,
+    env: Mapping[str, str] | None = None,
+    command: str = "krun",
+    meanwhile: Callable[[processes.Running], None] = lambda running: None,
 ) -> Refused:
-    """Start a workload that cannot be, and read its last lines."""
+    """Start a workload that cannot be, and read its last lines; ``meanwhile`` happens to it before its end."""
     settings = mesh_workload.environment(cluster, place, name="a", namespace=namespace)
     settings |= {"KRUN_READY_TIMEOUT": PATIENCE, "KRUN_LOG_FORMAT": "text", **(env or {})}
     with mesh_workload.started(
         place, ["--", *mesh_workload.application("a")], env=settings, command=command
     ) as running:
+        meanwhile(running)
         status = running.wait(timeout=LONGEST)
         assert "app listens" not in running.said()
         *_, cause, hint = running.stderr.splitlines()
@@ -72,16 +82,6 @@ def test_root_of_another_mesh(cluster: Cluster, place: Place, namespace: str, au
     assert end.status == MISCONFIGURED
     assert "is not that of CAROOT_ISTIOD" in end.cause
     assert "istio-ca-root-cert" in end.hint
-
-
-@pytest.mark.parametrize("mode", ["captured", "whitebox"])
-def test_an_agent_that_dies_before_it_is_ready(cluster: Cluster, place: Place, namespace: str, mode: str) -> None:
-    template = mesh_workload.file(place, "template.json", "{{ no template }}")
-    end = refused(cluster, place, namespace=namespace, env={"ISTIO_BOOTSTRAP": str(template), "KRUN_MODE": mode})
-    assert end.status == UNREACHABLE
-    # Its own last words are the reason.
-    assert re.fullmatch(r"pilot-agent ended with status \d+ before it was ready: .*template.*", end.cause)
-    assert end.hint == "see what pilot-agent says above"
 
 
 def test_no_root(cluster: Cluster, place: Place, namespace: str) -> None:
@@ -161,6 +161,38 @@ def test_control_plane_whose_certificate_is_not_valid_by_our_clock(
     assert f"the control plane {address}:15099 is not valid by our clock: current time " in end.cause
     assert f" is {word} " in end.cause
     assert "clock" in end.hint
+
+
+def kill_agent(running: processes.Running) -> None:
+    """End the agent, which is there and waits for its control plane."""
+    running.wait_for("step done step=agent ")
+    (agent,) = [
+        pid
+        for pid in processes.children(running.pid)
+        if b"/pilot-agent" in Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
+    ]
+    os.kill(agent, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("mode", ["captured", "whitebox"])
+def test_an_agent_that_dies_before_it_is_ready(cluster: Cluster, place: Place, namespace: str, mode: str) -> None:
+    address = cluster.network.free()
+    cluster.network.own(address)
+    with mesh_sockets.serving(cluster.network.hub.listener(address, 15099), silent):
+        env = {"XDS_ADDR": f"{address}:15099", "KRUN_MODE": mode, "KRUN_READY_TIMEOUT": "30"}
+        end = refused(cluster, place, namespace=namespace, env=env, meanwhile=kill_agent)
+    assert end.status == UNREACHABLE
+    # Its own last complaint, if it had any, is behind it.
+    assert end.cause.startswith("pilot-agent ended with status 137 (SIGKILL) before step 'agent ready' was done")
+    assert end.hint == "see what pilot-agent says above"
+
+
+def test_a_template_that_is_none(cluster: Cluster, place: Place, namespace: str) -> None:
+    template = mesh_workload.file(place, "template.json", "{{ no template }}")
+    end = refused(cluster, place, namespace=namespace, env={"ISTIO_BOOTSTRAP": str(template)})
+    assert end.status == MISCONFIGURED
+    assert end.cause.startswith("pilot-agent cannot write Envoy's bootstrap: template: ")
+    assert "ISTIO_BOOTSTRAP" in end.hint
 
 
 def silent(connected: socket.socket) -> None:

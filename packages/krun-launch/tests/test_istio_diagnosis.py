@@ -117,7 +117,7 @@ def test_an_agent_that_ended_without_a_known_cause_is_told_with_its_last_complai
     (tmp_path / "complaints").write_text("2026-11-26T04:24:08Z\terror\tsomething new\n")
     failure = istio_diagnosis.failure(diagnosis(tmp_path), step=STEP, ended="ended with status 1")
     assert isinstance(failure, Unreachable)
-    assert failure.message == "pilot-agent ended with status 1 before it was ready: error something new"
+    assert failure.message == "pilot-agent ended with status 1 before step 'agent ready' was done: error something new"
 
 
 def test_a_control_plane_that_says_nothing_is_told_as_such(tmp_path: Path) -> None:

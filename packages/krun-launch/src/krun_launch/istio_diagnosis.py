@@ -41,7 +41,7 @@ def failure(diagnosis: Diagnosis, *, step: Step, ended: str = "") -> Failure:
     if found is not None:
         return found
     if ended:
-        what = f"{step.part} {ended} before it was ready"
+        what = f"{step.part} {ended} before step {step.name!r} was done"
         return Unreachable(f"{what}{_last(lines)}", hint=f"see what {step.part} says above")
     if not lines:
         # We cannot ask it ourselves: while captured, our own call would end at Envoy.

@@ -11,6 +11,8 @@ from krun_launch.plan import APP, Diagnosis, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from krun_launch.certificates import Keeper
     from krun_launch.spawn import ProcessSpec
     from krun_launch.startup_probe import Probe
@@ -39,7 +41,7 @@ class Start:
         supervisor, began = self._supervisor, time.monotonic()
         supervisor.step = step.name
         # A signal must not be overtaken by the next process.
-        supervisor.turn(0)
+        self._explained(step, lambda: supervisor.turn(0))
         if step.part == APP:
             supervisor.upkeep.follow_clusters()
         if step.run is not None:
@@ -95,15 +97,20 @@ class Start:
                 self._wait(step, step.wait)
 
     def _wait(self, step: Step, probe: Probe) -> None:
-        # Late: the supervisor makes us.
-        from krun_launch.supervise import Cause, Ended
-
         try:
-            self._until_up(step, probe)
+            self._explained(step, lambda: self._until_up(step, probe))
         except DeadlinePassed:
             if step.diagnosis is None:
                 raise
             raise self._diagnosed(step.diagnosis, step=step) from None
+
+    def _explained(self, step: Step, act: Callable[[], None]) -> None:
+        """Do it; when the part that the step waits for dies meanwhile, its own words say why."""
+        # Late: the supervisor makes us.
+        from krun_launch.supervise import Cause, Ended
+
+        try:
+            act()
         except Ended as ended:
             status = self._supervisor.parts.statuses.get(step.part)
             if step.diagnosis is None or ended.cause.failure is None or status is None:
