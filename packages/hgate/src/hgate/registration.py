@@ -88,7 +88,7 @@ class Registry:
         self._is_told = True
 
     def policy_unknown(self, reason: str) -> None:
-        """What the map says cannot be told. Without one that was told before, nothing is allowed and nothing deleted."""
+        """What the map says cannot be told. Without one from before, nothing is allowed, and nothing deleted."""
         if not self._is_told:
             self._policy = None
         self._policy_error = f"{WHERE}: {reason}"
