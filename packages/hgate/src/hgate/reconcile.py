@@ -111,6 +111,7 @@ class Done:
     deleted: int = 0
     kept: list[Key] = field(default_factory=list)
     failed: list[tuple[Key, Answer]] = field(default_factory=list)
+    owners: dict[str, bool] = field(default_factory=dict)  # by uid: whether it is there, as the server said
 
     @property
     def is_changed(self) -> bool:
@@ -207,7 +208,7 @@ def take(api: Api, each: Step, *, done: Done) -> None:
             api.replace(path_of(item), _successor(item, old))
             done.replaced += 1
         case Delete(old=old, doubtful=doubtful):
-            if not any(_is_there(api, old, owner) for owner in doubtful):
+            if not any(_is_there(api, old, owner, done=done) for owner in doubtful):
                 done.deleted += api.delete(path_of(old), uid=old["metadata"].get("uid", ""))
         case Keep(old=old):
             done.kept.append(written.key_of(old))
@@ -245,14 +246,15 @@ def _successor(item: Object, old: Object) -> dict[str, Any]:
     return made
 
 
-def _is_there(api: Api, item: Object, owner: Mapping[str, Any]) -> bool:
-    """Tell whether an owner that no watch has shown is there all the same."""
-    plural = PLURALS.get(owner["kind"])
+def _is_there(api: Api, item: Object, owner: Mapping[str, Any], *, done: Done) -> bool:
+    """Tell whether an owner that no watch has shown is there all the same; several objects have one."""
+    uid, plural = owner["uid"], PLURALS.get(owner["kind"])
     if plural is None:
         return True
-    namespace = item["metadata"]["namespace"]
-    found = api.get(_path(owner["apiVersion"], plural, namespace, owner["name"]))
-    return found is not None and found["metadata"].get("uid") == owner["uid"]
+    if uid not in done.owners:
+        found = api.get(_path(owner["apiVersion"], plural, item["metadata"]["namespace"], owner["name"]))
+        done.owners[uid] = found is not None and found["metadata"].get("uid") == uid
+    return done.owners[uid]
 
 
 def path_of(item: Object) -> str:
