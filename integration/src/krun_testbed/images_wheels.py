@@ -42,7 +42,9 @@ def third_party() -> list[str]:
     named: set[str] = set(BESIDE)
     for package in tables.PACKAGES:
         project = tomllib.loads((tables.ROOT / "packages" / package / "pyproject.toml").read_text(encoding="utf-8"))
-        named.update(re.split(r"[^\w.-]", text)[0] for text in project["project"]["dependencies"])
+        extras = project["project"].get("optional-dependencies", {}).values()
+        texts = [*project["project"]["dependencies"], *(text for extra in extras for text in extra)]
+        named.update(re.split(r"[^\w.-]", text)[0] for text in texts)
     return sorted(name for name in named if not name.startswith("krun-"))
 
 

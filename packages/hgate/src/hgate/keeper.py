@@ -117,9 +117,13 @@ class Keeper:
     async def run(self, *, tick: float = 1.0) -> None:
         """Renew what is used, forget what is not, until cancelled."""
         while True:
-            for identity, kept in list(self._kept.items()):
-                self._look_after(identity, kept)
+            self.look()
             await asyncio.sleep(tick)
+
+    def look(self) -> None:
+        """Look after each token once."""
+        for identity, kept in list(self._kept.items()):
+            self._look_after(identity, kept)
 
     def _look_after(self, identity: Identity, kept: _Kept) -> None:
         if kept.minted is None or (kept.task and not kept.task.done()):

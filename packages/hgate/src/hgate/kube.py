@@ -220,9 +220,13 @@ def open_kube(*, kubeconfig: str = "", answer_timeout: float = ANSWER_TIMEOUT) -
         errors.Misconfigured: there is neither, or it cannot be read.
     """
     # 0.35 s, and 30 MB: only where there is a cluster to watch, and never in a worker.
-    import yaml
-    from kubernetes import config
-    from kubernetes.client import ApiClient, Configuration
+    try:
+        import yaml
+        from kubernetes import config
+        from kubernetes.client import ApiClient, Configuration
+    except ImportError as error:
+        hint = "install krun-hgate[kubernetes]: without it there are static routes only"
+        raise errors.Misconfigured(f"the client of Kubernetes is not there: {error}", hint=hint) from error
 
     is_pod = not kubeconfig and bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
     configuration = Configuration()
