@@ -158,7 +158,11 @@ class Cluster:
         error = event.error
         if isinstance(error, Answer) and error.status == 404 and event.resource.is_optional:
             return  # this cluster has no such kind: the watch has told an empty list
-        known.is_denied = known.is_denied or (isinstance(error, Answer) and error.is_denied)
+        if isinstance(error, Answer) and error.is_denied:
+            known.is_denied = True
+            if event.resource.name == resources.POLICY and not known.is_listed:
+                # There may be one that allows less than what holds without any.
+                self._registry.policy_unknown(str(error))
         self._outages.failed(who, error, access=event.access)
 
     def _list(self, resource: Resource, known: _Known, items: tuple[Object, ...]) -> None:

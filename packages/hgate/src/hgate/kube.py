@@ -82,11 +82,12 @@ class Kube:
         """Change some fields (RFC 7396)."""
         return self.request("PATCH", f"{path}?fieldManager=hgate", body, kind=kind)
 
-    def delete(self, path: str, *, uid: str = "") -> bool:
-        """Delete an object, with ``uid`` only that very one; tell whether it was there."""
+    def delete(self, path: str, *, uid: str = "", version: str = "") -> bool:
+        """Delete an object, with ``uid`` only that very one, with ``version`` only as it is; was it there?"""
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
-        if uid:
-            options["preconditions"] = {"uid": uid}
+        conditions = {"uid": uid, "resourceVersion": version}
+        if any(conditions.values()):
+            options["preconditions"] = {key: value for key, value in conditions.items() if value}
         try:
             self.request("DELETE", path, options)
         except Answer as answer:
@@ -200,8 +201,8 @@ class LeaderKube:
     def patch(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return self._learn(self._held().patch(path, body))
 
-    def delete(self, path: str, *, uid: str = "") -> bool:
-        return self._held().delete(path, uid=uid)
+    def delete(self, path: str, *, uid: str = "", version: str = "") -> bool:
+        return self._held().delete(path, uid=uid, version=version)
 
     def _learn(self, found: dict[str, Any]) -> dict[str, Any]:
         self._learned(found, False)
