@@ -166,6 +166,6 @@ def test_no_text_is_more_than_refused(text: str) -> None:
 
 
 def test_who_is_given_a_service_by_name_is_known() -> None:
-    assert READ.claimants(parse(OTHER), project="222222222", own=OWN) == {"demo"}
-    assert READ.claimants(parse("https://api.example.com"), project="", own=OWN) == {"demo"}
-    assert READ.claimants(parse(NUMBERED), project="111111111", own=OWN) == frozenset()
+    assert READ.claims().of(parse(OTHER), project="222222222", own=OWN) == {"demo"}
+    assert READ.claims().of(parse("https://api.example.com"), project="", own=OWN) == {"demo"}
+    assert READ.claims().of(parse(NUMBERED), project="111111111", own=OWN) == frozenset()

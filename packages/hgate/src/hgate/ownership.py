@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from hgate.cloud_run import Service, service_key
 from hgate.declaration import Declaration
-from hgate.policy import Policy
+from hgate.policy import Claims, Policy
 from hgate.refusal import Refused
 from hgate.service_url import ServiceUrl
 
@@ -47,6 +47,18 @@ class Known:
     policy: Policy
     services: Mapping[str, Service] = field(default_factory=dict)  # by host
     own: str = ""
+    _given: dict[ServiceUrl, frozenset[str]] = field(default_factory=dict, repr=False)
+    _claims: Claims = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._claims = self.policy.claims()
+
+    def given(self, url: ServiceUrl) -> frozenset[str]:
+        """To which namespaces the admins' map gives this very service."""
+        found = self._given.get(url)
+        if found is None:
+            found = self._given[url] = self._claims.of(url, project=self.project_of(url), own=self.own)
+        return found
 
     def project_of(self, url: ServiceUrl) -> str:
         known = self.services.get(url.service_host)
@@ -101,7 +113,7 @@ def _holds(claim: Claim, *, known: Known, held: Mapping[str, str]) -> bool:
 def _check(claim: Claim, url: ServiceUrl, *, known: Known, owners: Mapping[str, str], forms: _Forms) -> str:
     """The key that is claimed by being first, ``""`` when something else decides. Raises Refused."""
     namespace = claim.namespace
-    given = known.policy.claimants(url, project=known.project_of(url), own=known.own)
+    given = known.given(url)
     if given and namespace not in given:
         raise Refused(f"{url.service_host} is given to another namespace by the admins of the mesh", hint=ASK)
     if len(given) == 1:

@@ -41,12 +41,6 @@ class Rule:
     audiences: frozenset[str] = frozenset()
     account: str = ""
 
-    def names(self, url: ServiceUrl, *, project: str, own: str) -> bool:
-        """Tell whether this rule names the service itself, and not just its project."""
-        if url.host in self.hosts or url.service_host in self.hosts:
-            return True
-        return self.services is not None and self.reaches(url, project=project, own=own) and self._lists(url.name)
-
     def reaches(self, url: ServiceUrl, *, project: str, own: str) -> bool:
         """Tell whether the service is of a project of the rule's."""
         if url.hash and url.hash in self.hashes:
@@ -55,10 +49,7 @@ class Rule:
 
     def allows(self, name: str) -> bool:
         """Tell whether a service of this name may be declared."""
-        return self.services is None or self._lists(name)
-
-    def _lists(self, name: str) -> bool:
-        return any(_pattern(each).fullmatch(name) for each in self.services or ())
+        return self.services is None or _patterns(self.services).fullmatch(name) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,11 +75,33 @@ class Policy:
         """Whether anything depends on which project is the gate's own."""
         return any(OWN in rule.projects for rule in self.namespaces.values())
 
-    def claimants(self, url: ServiceUrl, *, project: str, own: str) -> frozenset[str]:
-        """The namespaces to which admins gave this very service by name."""
-        return frozenset(
-            name for name, rule in self.namespaces.items() if name != ANY and rule.names(url, project=project, own=own)
-        )
+    def claims(self) -> Claims:
+        """What it gives to single namespaces."""
+        return Claims(self.namespaces)
+
+
+class Claims:
+    """The namespaces to which admins gave services by name, and not just their projects."""
+
+    def __init__(self, namespaces: Mapping[str, Rule]) -> None:
+        # Asked for each declaration, so it is laid out for that: some meshes have hundreds of namespaces.
+        named = [(name, rule) for name, rule in namespaces.items() if name != ANY]
+        self._services = [(name, rule, _patterns(rule.services)) for name, rule in named if rule.services]
+        self._hosts: dict[str, set[str]] = {}
+        for name, rule in named:
+            for host in rule.hosts:
+                self._hosts.setdefault(host, set()).add(name)
+
+    def of(self, url: ServiceUrl, *, project: str, own: str) -> frozenset[str]:
+        """Who was given this very service."""
+        found = self._hosts.get(url.host, set()) | self._hosts.get(url.service_host, set())
+        if url.is_cloud_run:
+            found |= {
+                name
+                for name, rule, patterns in self._services
+                if patterns.fullmatch(url.name) and rule.reaches(url, project=project, own=own)
+            }
+        return frozenset(found)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,6 +179,7 @@ def _audience(rule: Rule, asked: str, *, usual: str) -> str:
     return asked or usual
 
 
-@lru_cache(maxsize=1024)
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(part) for part in text.split("*")))
+@lru_cache(maxsize=4096)
+def _patterns(texts: tuple[str, ...]) -> re.Pattern[str]:
+    """All of them as one; of none nothing is, not even the name of no service."""
+    return re.compile("|".join(".*".join(re.escape(part) for part in text.split("*")) for text in texts) or r"(?!)")
