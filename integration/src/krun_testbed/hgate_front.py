@@ -74,11 +74,14 @@ class Front:
         self._running.close()
 
     def add(self, name: str, instance: Place, *, host: str = "", **options: Any) -> str:
-        """A service whose one instance is in a place; its host, ``NAME-NUMBER.REGION.run.app`` unless given."""
+        """A service whose one instance is in a place, instead of one of the same host.
+
+        The answer is its host: ``NAME-NUMBER.REGION.run.app`` unless it is given.
+        """
         host = host or deterministic(name)
         options.setdefault("allow_unauthenticated", False)
         made = Backend(name=f"{name} {host}", host=host, address=instance.address, port=PORT, **options)
-        self.backends.append(made)
+        self.backends = [*(each for each in self.backends if each.host != host), made]
         return host
 
     @property

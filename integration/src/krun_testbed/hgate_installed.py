@@ -79,6 +79,25 @@ class Installed:
         """What hgate has written in a namespace: KIND/NAME, in order."""
         return sorted(f"{kind}/{item['metadata']['name']}" for kind, item in self._written(namespace))
 
+    def wait_until_gone(self, namespace: str) -> None:
+        """Wait until nothing of hgate's is left in a namespace."""
+        try:
+            processes.wait_until(
+                lambda: not self.objects(namespace), what="all is taken away", timeout=SETTLED, poll=0.2
+            )
+        except AssertionError as error:
+            said = "\n".join(replica.running.said()[-3000:] for replica in self.replicas)
+            raise AssertionError(f"{error}: {self.objects(namespace)}\n{said}") from error
+
+    def wait_until_written(self, namespace: str, *names: str) -> None:
+        """Wait until there is something of hgate's for each of these services."""
+        processes.wait_until(
+            lambda: all(self.identities(namespace, name) for name in names),
+            what=f"{', '.join(names)} is written",
+            timeout=SETTLED,
+            poll=0.2,
+        )
+
     def identities(self, namespace: str, name: str) -> dict[str, str]:
         """Of the objects that are named after a service: which they are, as no other ever will be (their uid)."""
         return {
@@ -110,7 +129,8 @@ class Installed:
             found[:] = [event for event in events if (event["type"], event["reason"]) == ("Warning", "Refused")]
             return bool(found)
 
-        processes.wait_until(is_there, what=f"{namespace}/{name} is refused by an event", poll=0.1)
+        what = f"{namespace}/{name} is refused by an event"
+        processes.wait_until(is_there, what=what, timeout=SETTLED, poll=0.2)
         return found[-1]
 
     def curl(self, place: Place, url: str, *arguments: str) -> Answer:
@@ -168,14 +188,11 @@ class Installed:
     def resolve(self) -> None:
         """Let the cluster's name server know all services, as it would by watching them."""
         services = self.world.cluster.kubernetes.admin.get("/api/v1/services")["items"]
-        names = {
-            f"{item['metadata']['name']}.{item['metadata']['namespace']}.{mesh_cluster.SUFFIX}": item["spec"][
-                "clusterIP"
-            ]
-            for item in services
-            if item["spec"].get("clusterIP", "None") != "None"
-        }
-        self.world.cluster.names.names.update(names)
+        for item in services:
+            name, namespace = item["metadata"]["name"], item["metadata"]["namespace"]
+            # The API server's own leads through a door of ours.
+            if item["spec"].get("clusterIP", "None") != "None" and name != "kubernetes":
+                self.world.cluster.names.names[f"{name}.{namespace}.{mesh_cluster.SUFFIX}"] = item["spec"]["clusterIP"]
 
     @contextlib.contextmanager
     def replica(
@@ -228,6 +245,9 @@ def installed(
                 stack.enter_context(made.replica(env=env, until=until))
             stack.enter_context(_balancer(made))
         yield made
+        for replica in made.replicas if without is None else ():
+            assert not replica.said("not permitted"), replica.running.said()[-4000:]
+            assert "Traceback" not in replica.running.stderr, replica.running.said()[-4000:]
 
 
 @contextlib.contextmanager
