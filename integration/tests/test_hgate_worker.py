@@ -42,11 +42,6 @@ def serves(client: socket.socket) -> bool:
     return got == HELLO
 
 
-def count_of(worker: Worker, name: str) -> float:
-    told = [message.values[name] for message in worker.heard if isinstance(message, feed.Counts)]
-    return told[-1] if told else 0.0
-
-
 def test_two_workers_share_connections_that_come_one_by_one(address: str, listener: socket.socket) -> None:
     with (
         target(address, echo),
@@ -56,10 +51,8 @@ def test_two_workers_share_connections_that_come_one_by_one(address: str, listen
     ):
         for _ in range(40):
             assert serves(stack.enter_context(connect(address)))
-        processes.wait_until(
-            lambda: count_of(one, "accepted") + count_of(other, "accepted") == 40, what="all are counted"
-        )
-        assert 12 <= count_of(one, "accepted") <= 28
+        processes.wait_until(lambda: one.count("accepted") + other.count("accepted") == 40, what="all are counted")
+        assert 12 <= one.count("accepted") <= 28
 
 
 def test_connections_that_a_stopped_worker_was_woken_for_are_taken_by_another(

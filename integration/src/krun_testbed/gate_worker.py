@@ -51,6 +51,12 @@ class Worker:
         """Wait until it has told these numbers."""
         self.wait_for(feed.Counts, lambda told: all(told.values[name] == count for name, count in wanted.items()))
 
+    def count(self, name: str) -> float:
+        """The number that it has told last."""
+        with self._changed:
+            told = [message.values[name] for message in self.heard if isinstance(message, feed.Counts)]
+        return told[-1] if told else 0.0
+
     def lines(self, message: str) -> list[dict[str, object]]:
         return tunnels.lines(self.running, message)
 
