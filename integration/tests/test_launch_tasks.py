@@ -26,7 +26,7 @@ pytestmark = pytest.mark.loopback
 PROGRAM = """
 import json, os, sys
 from pathlib import Path
-from krun_launch import errors, log
+from krun_launch import errors, lines
 from krun_launch.plan import APP, Credential, Plan, Step, Task, helper
 from krun_launch.settings import settings
 from krun_launch.signals import Signals
@@ -37,7 +37,7 @@ from krun_launch.supervise import Supervisor
 told = json.loads(sys.argv[1])
 env = dict(os.environ)
 numbers = settings(env)
-log.configure(tool="krun-launch", style="text")
+lines.configure(tool="krun-launch", style="text")
 
 def process(name, script):
     return helper(name, argv=("sh", "-c", script), env=env)
