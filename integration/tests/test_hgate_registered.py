@@ -165,6 +165,30 @@ def test_what_a_person_has_changed_is_never_touched_and_said(cluster_api: Kubern
     assert names(rounds) == ["DestinationRule web"]
 
 
+def test_what_a_person_changes_at_the_last_moment_does_not_go(cluster_api: Kubernetes, rounds: Rounds) -> None:
+    namespace = rounds.namespaces[0]
+    cluster_api.apply(service(), namespace=namespace)
+    rounds.run()
+    seen = rounds.seen()
+    path = f"/apis/networking.istio.io/v1/namespaces/{namespace}/destinationrules/web"
+    change = {"spec": {"host": "elsewhere.example"}}
+    cluster_api.admin.request("PATCH", path, change, kind="application/merge-patch+json")
+    cluster_api.admin.delete(f"/api/v1/namespaces/{namespace}/services/web")
+    done = reconcile.step(rounds.kube, wanted=[], seen=seen, may_delete=True)
+    assert (done.deleted, [answer.status for _, answer in done.failed]) == (3, [409])
+    assert names(rounds) == ["DestinationRule web"]
+
+
+def test_who_sees_less_than_there_is_doubles_nothing(cluster_api: Kubernetes, rounds: Rounds) -> None:
+    namespace = rounds.namespaces[0]
+    cluster_api.apply(service(), namespace=namespace)
+    rounds.run()
+    before = {key: item["metadata"]["resourceVersion"] for key, item in rounds.seen().items()}
+    done = reconcile.step(rounds.kube, wanted=rounds.result().wanted, seen={})
+    assert (done.created, done.replaced, done.failed) == (0, 0, [])
+    assert {key: item["metadata"]["resourceVersion"] for key, item in rounds.seen().items()} == before
+
+
 def test_words_that_a_person_adds_to_an_object_are_no_change(cluster_api: Kubernetes, rounds: Rounds) -> None:
     namespace = rounds.namespaces[0]
     cluster_api.apply(service(), namespace=namespace)

@@ -109,9 +109,9 @@ class Stepped:
         with self._step("replace", path):
             return self._kube.replace(path, body)
 
-    def delete(self, path: str, *, uid: str = "") -> bool:
+    def delete(self, path: str, *, uid: str = "", version: str = "") -> bool:
         with self._step("delete", path):
-            return self._kube.delete(path, uid=uid)
+            return self._kube.delete(path, uid=uid, version=version)
 
     @contextlib.contextmanager
     def _step(self, verb: str, path: str) -> Iterator[None]:

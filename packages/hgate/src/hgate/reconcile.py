@@ -66,7 +66,7 @@ class Api(Protocol):
     def get(self, path: str) -> dict[str, Any] | None: ...
     def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]: ...
     def replace(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]: ...
-    def delete(self, path: str, *, uid: str = "") -> bool: ...
+    def delete(self, path: str, *, uid: str = "", version: str = "") -> bool: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,8 +208,12 @@ def take(api: Api, each: Step, *, done: Done) -> None:
             api.replace(path_of(item), _successor(item, old))
             done.replaced += 1
         case Delete(old=old, doubtful=doubtful):
+            metadata = old["metadata"]
             if not any(_is_there(api, old, owner, done=done) for owner in doubtful):
-                done.deleted += api.delete(path_of(old), uid=old["metadata"].get("uid", ""))
+                # As it was seen, or not at all: a person may have changed it in the meantime.
+                done.deleted += api.delete(
+                    path_of(old), uid=metadata.get("uid", ""), version=metadata["resourceVersion"]
+                )
         case Keep(old=old):
             done.kept.append(written.key_of(old))
 

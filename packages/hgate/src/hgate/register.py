@@ -246,6 +246,8 @@ def _take(kube: Kube, step: reconcile.Step) -> str:
 
 def text(items: Sequence[Mapping[str, Any]]) -> str:
     """Objects as YAML that kubectl takes."""
-    import yaml  # late: the gate itself writes none
-
+    try:
+        import yaml  # late: the gate itself writes none
+    except ImportError as error:
+        raise errors.Misconfigured(f"YAML cannot be written: {error}", hint="install krun-hgate[kubernetes]") from error
     return str(yaml.safe_dump_all([dict(item) for item in items], sort_keys=False, allow_unicode=True))

@@ -114,12 +114,15 @@ def _named(name: str, given: dict[str, Any]) -> tuple[str, str]:
 
 def _own_namespace(kubeconfig: str) -> str:
     """That of the kubeconfig's context."""
-    from kubernetes import config  # late: 0.35 s
-
+    hint = "write NAME.NAMESPACE, or --namespace"
+    try:
+        from kubernetes import config  # late: 0.35 s
+    except ImportError as error:
+        raise errors.Misconfigured(f"no namespace is given, and no kubeconfig is read: {error}", hint=hint) from error
     try:
         _, active = config.list_kube_config_contexts(kubeconfig or None)
     except (config.ConfigException, OSError, TypeError) as error:
-        raise errors.Misconfigured("no namespace is given", hint="write NAME.NAMESPACE, or --namespace") from error
+        raise errors.Misconfigured("no namespace is given", hint=hint) from error
     return str((active or {}).get("context", {}).get("namespace") or "default")
 
 
