@@ -27,6 +27,7 @@ from krun_testbed.mesh_network import Place
 
 NAME = "web"
 BY_HAND = "agent, Envoy and app by hand"
+BARE = "bare python -I"
 TOKEN = "var/run/secrets/tokens/istio-token"
 POLL = 0.001  # seconds
 INTERCEPTION = {"captured": "redirect", "whitebox": "none"}
@@ -72,14 +73,18 @@ class Workload:
         """The application's command line."""
         return [sys.executable, "-I", "-c", APPLICATION, str(self.note), "127.0.0.1"]
 
+    def rules(self) -> dict[str, str]:
+        """What krun-launch wants krun-iptables to know."""
+        told = self.place.run(components.command("krun-launch"), "--rules", "--no-env", env=self.env)
+        return dict(word.split("=", 1) for word in shlex.split(told.stdout))
+
     def intercept(self) -> None:
         """The rules that krun would have, when there are any."""
         if self.mode == "captured":
-            told = self.place.run(components.command("krun-launch"), "--rules", "--no-env", env=self.env)
-            wanted = dict(word.split("=", 1) for word in shlex.split(told.stdout))
+            wanted = self.rules()
             done = self.place.run(components.command("krun-iptables"), env={**self.env, **wanted})
             if done.returncode or not wanted:
-                raise click.ClickException(f"krun-iptables: {told.stderr}{done.stderr}")
+                raise click.ClickException(f"krun-iptables: {done.stderr}")
 
     def write(self, folder: Path, files: Mapping[str, str]) -> None:
         """Files of the agent's user."""
@@ -170,6 +175,48 @@ def entered(scene: Scene, mode: str) -> Callable[[], float]:
     return measure
 
 
+def alone(scene: Scene, *argv: str) -> Callable[[], float]:
+    """From exec to the end of one step of krun, by itself in a place that is new."""
+
+    def measure() -> float:
+        with scene.workload("captured") as workload:
+            rules = workload.rules() if argv[0] == components.command("krun-iptables") else {}
+            started = time.monotonic()
+            done = workload.place.run(*argv, env={**workload.env, **rules})
+            taken = time.monotonic() - started
+            if done.returncode:
+                raise click.ClickException(f"{argv}: status {done.returncode}: {done.stderr}")
+            return taken
+
+    return measure
+
+
+def answered(scene: Scene) -> Callable[[], float]:
+    """What of krun-token is the API server's: a new connection, and the answer to a request for a token."""
+
+    def measure() -> float:
+        with scene.workload("captured") as workload:
+            started = time.monotonic()
+            workload.token()
+            return time.monotonic() - started
+
+    return measure
+
+
+def steps(scene: Scene) -> list[System]:
+    """What krun runs one after the other, each alone; the last is no step, but a part of the one before."""
+    launch, token = components.command("krun-launch"), components.command("krun-token")
+    asked = ("kubernetes", "--audience", istiod.AUDIENCE, "--namespace", scene.namespace)
+    return [
+        System(name=BARE, measure=alone(scene, sys.executable, "-I", "-c", "")),
+        System(name="krun-discover", measure=alone(scene, components.command("krun-discover"))),
+        System(name="krun-launch --rules", measure=alone(scene, launch, "--rules", "--no-env")),
+        System(name="krun-iptables", measure=alone(scene, components.command("krun-iptables"))),
+        System(name="krun-token", measure=alone(scene, token, *asked)),
+        System(name="of it the API server's answer", measure=answered(scene)),
+    ]
+
+
 def _agents_environment(workload: Workload) -> dict[str, str]:
     """What the injection template gives it, and what krun-launch says besides that makes work for it."""
     discovery = f"{istiod.INSIDE}:{istiod.XDS}"
@@ -203,7 +250,7 @@ def _mount(workload: Workload) -> None:
 
 
 def report(count: int) -> str:
-    """The tables: captured and whitebox, each against the same by hand."""
+    """The tables: captured and whitebox, each against the same by hand, and the steps."""
     if os.geteuid() != 0:
         return "left out: for root only, as rules name users"
     said = []
@@ -218,6 +265,7 @@ def report(count: int) -> str:
                 System(name="krun: discovery, rules, all", measure=entered(scene, mode)),
             ]
             said.append(f"{mode}:\n{table(rounds(systems, count=count), peer=BY_HAND)}")
+        said.append(f"steps of krun, each by itself:\n{table(rounds(steps(scene), count=count), peer=BARE)}")
     return "\n".join(said)
 
 
