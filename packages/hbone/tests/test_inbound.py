@@ -19,12 +19,12 @@ from hbone.message import Answer, Request
 from hbone.offers import Refusal
 from hbone.poller import of_loop
 from hbone.session import Session
-from hbone.shapes import REQUEST
 from hbone.stream import Stream
 from hbone.tunnel import Connection
 from hbone.wire import Wire
 from hbone.work import Work
 
+REQUEST = ((b":method", b"GET"),)
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 # SETTINGS and WINDOW_UPDATE: the peer's windows never hold an answer back.
 GREETING = PREFACE + bytes((0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4)) + (2**30).to_bytes(4, "big")

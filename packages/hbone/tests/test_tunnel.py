@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbone import frames, tunnel
+from hbone import control, frames, tunnel
 from hbone.events import (
     ConnectionEnded,
     DataReceived,
@@ -314,4 +314,4 @@ def test_frame_longer_than_we_allow_is_a_frame_size_error() -> None:
     pair = Pair()
     (ended,) = pair.server.receive((frames.MAX_LENGTH + 1).to_bytes(3, "big") + bytes(6))
     assert isinstance(ended, ConnectionEnded)
-    assert frames.read_goaway(pair.server.data_to_send())[1] == 0x6
+    assert control.read_goaway(pair.server.data_to_send())[1] == 0x6

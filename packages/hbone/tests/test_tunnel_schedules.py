@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hbone import frames, tunnel
+from hbone import control, frames, tunnel
 from hbone.events import ConnectionEnded, DataReceived, Event, StreamEnded, StreamOpened, StreamReset
 from hbone.tunnel import Connection
 
@@ -183,7 +183,7 @@ def test_what_rfc_9113_calls_a_connections_error_ends_it_with_its_code(frame: by
     assert isinstance(events[-1], ConnectionEnded)
     said = server.data_to_send()
     assert said[3] == frames.GOAWAY
-    assert frames.read_goaway(said)[1] == code
+    assert control.read_goaway(said)[1] == code
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ PRIORITY = 0x20
 # A block must be unpacked whole, or the connection is over: these bounds are above those that are answered by 431.
 MAX_BLOCK = 128 * 1024
 MAX_UNPACKED = 256 * 1024
+MAX_KNOWN, MAX_KNOWN_BLOCK = 16, 4096  # blocks that are remembered, and their bytes
+SIZE_UPDATE, SIZE_UPDATE_MASK = 0x20, 0xE0  # RFC 7541 §6.3: such a block changes the table
 MAX_REMEMBERED = 64  # bytes of a name
 PROTOCOL_ERROR, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 0x1, 0x9, 0xB
 # Never put into a table by whoever hands them on, either (RFC 7541 §7.1.3).
@@ -35,7 +37,7 @@ PLAIN, NEVER_INDEXED = b"\x00", b"\x10"
 logging.getLogger("hpack").setLevel(logging.WARNING)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Block:
     """One whole header block."""
 
@@ -52,6 +54,7 @@ class Reader:
         self._stream = 0
         self._ends = False
         self._pieces = bytearray()
+        self._known: dict[bytes, Fields] = {}
 
     def takes(self, kind: int) -> bool:
         """Whether a frame of this type is ours: a part of a block, or what must not come within one."""
@@ -82,10 +85,25 @@ class Reader:
         return block
 
     def _unpack(self) -> Fields:
+        block = bytes(self._pieces)
+        # While its table is empty a block means the same each time: a tunnel's is that of the one before.
+        is_plain = not self._decoder.header_table.dynamic_entries
+        if is_plain and (known := self._known.get(block)) is not None:
+            return known
         try:
-            return tuple(self._decoder.decode(bytes(self._pieces), raw=True))
+            fields: Fields = tuple(self._decoder.decode(block, raw=True))
+            if is_plain and not self._decoder.header_table.dynamic_entries:
+                self._remember(block, fields)
+            return fields
         except HPACKError as error:
             raise FrameError(f"headers that cannot be unpacked: {error}", code=COMPRESSION_ERROR) from error
+
+    def _remember(self, block: bytes, fields: Fields) -> None:
+        if not block or len(block) > MAX_KNOWN_BLOCK or block[0] & SIZE_UPDATE_MASK == SIZE_UPDATE:
+            return
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        self._known[block] = fields
 
 
 def _payload(frame: bytes, *, flags: int) -> bytes:

@@ -1,4 +1,4 @@
-"""HTTP/2 frames as bytes: reads what they are about, and writes those that h2 does not write."""
+"""HTTP/2 frames as bytes: what they are about, and those that carry something."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ PREFACE_LENGTH = 24  # RFC 9113 §3.4: what a client sends before its first fram
 HEADER_LENGTH = 9
 # RFC 9113 §4.2: what we accept, and announce. Payload is handed on as it comes; all other frames are put together.
 MAX_LENGTH = 256 * 1024
-DATA, HEADERS, SETTINGS, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0x0, 0x1, 0x4, 0x7, 0x8, 0x9
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE = 0x0, 0x1, 0x2, 0x3, 0x4, 0x5
+PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0x6, 0x7, 0x8, 0x9
 END_STREAM, END_HEADERS, PADDED = 0x1, 0x4, 0x8
 MAX_STREAM = 2**31 - 1
 MAX_WINDOW = 2**31 - 1
@@ -32,6 +33,11 @@ def header(*, length: int, kind: int, flags: int, stream: int) -> bytes:
 def window_update(*, stream: int, count: int) -> bytes:
     """A WINDOW_UPDATE frame (RFC 9113 §6.9); stream 0 is the connection."""
     return _UPDATE.pack(0, 4, WINDOW_UPDATE, 0, stream, count)
+
+
+def reset(*, stream: int, code: int) -> bytes:
+    """A RST_STREAM frame (RFC 9113 §6.4)."""
+    return _UPDATE.pack(0, 4, RST_STREAM, 0, stream, code)
 
 
 def headers(*, stream: int, block: bytes, ends: bool, size: int) -> bytes:
@@ -63,15 +69,3 @@ def is_idle(frame: bytes) -> bool:
     if kind in (HEADERS, CONTINUATION):
         return not length and not flags & END_HEADERS
     return kind != GOAWAY
-
-
-def read_goaway(frame: bytes) -> tuple[int, int]:
-    """The last stream and the error code of a GOAWAY frame.
-
-    Raises:
-        FrameError: it is too short.
-    """
-    if len(frame) < HEADER_LENGTH + 8:
-        raise FrameError("a GOAWAY frame that is too short", code=0x6)
-    last, code = struct.unpack_from(">II", frame, HEADER_LENGTH)
-    return last & MAX_STREAM, code

@@ -102,6 +102,17 @@ class Link:
             self._is_closing = True
             self._watch()
 
+    def say_goodbye(self, ended: Callable[[], object]) -> None:
+        """Send no more, and drop what still comes: who closes while more is on its way resets the connection, and the
+        peer never hears what was wrong. ``ended`` is called when the peer has ended, too."""
+        self.start(received=_nothing, drained=self._shut, lost=lambda _: ended())
+        if not self._backlog:
+            self._shut()
+
+    def _shut(self) -> None:
+        with contextlib.suppress(OSError):  # it is gone already
+            self.socket.shutdown(socket.SHUT_WR)
+
     def abort(self) -> None:
         """Close now."""
         if not self.is_closed:

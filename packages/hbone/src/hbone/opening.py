@@ -30,6 +30,7 @@ class Opening:
         "_closed",
         "_deadlines",
         "_flow",
+        "_is_informed",
         "_local",
         "_pool",
         "_seconds",
@@ -63,6 +64,7 @@ class Opening:
         self._pool: Pool | None = None
         self._token: str | None = None
         self._attempts = 0
+        self._is_informed = False  # of the server's limit, when it was asked
         self._session: Session | None = None
         self._flow: Flow | None = None
         self._status = 0
@@ -77,8 +79,8 @@ class Opening:
 
     def take(self, session: Session) -> None:
         assert self._pool is not None  # noqa: S101 - whose it is
-        self._attempts += 1
         self._session = session
+        self._is_informed = session.core.is_greeted
         self._flow = session.ask(self._pool.request(path=self._url.path, token=self._token), self)
 
     def end_now(self) -> None:
@@ -168,6 +170,8 @@ class Opening:
         session = self._session
         # Not a byte of payload was sent, so a tunnel may be asked for again when its connection is gone.
         may_repeat = error.is_safe or (session is not None and session.is_over)
+        # Refused for a limit that nobody could know: that says nothing of the next time.
+        self._attempts += self._is_informed or not error.is_safe
         self._give_up_stream()
         if may_repeat and self._attempts < ATTEMPTS and self._pool is not None:
             self._pool.ask(self)

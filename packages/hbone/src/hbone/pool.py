@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT = 10.0  # seconds for TCP and TLS
 # Seconds until the server answers a request: a container that starts from nothing has to come up first.
 ANSWER_TIMEOUT = 60.0
+# Streams of a new connection before its server has said how many it takes: the others wait for that.
+FIRST_STREAMS = 8
 MAX_BLOCKS = 64  # headers of requests that are remembered
 
 
@@ -106,18 +108,21 @@ class Pool:
 
     def _free(self) -> Session | None:
         for session in self._sessions:
-            if session.has_room:
+            if session.has_room and (session.core.is_greeted or len(session.streams) < FIRST_STREAMS):
                 return session
         return None
 
     def _dial_more(self) -> None:
         # A hundred tunnels at once need one connection, not a hundred.
-        while self._dials * UNKNOWN_LIMIT < len(self._waiting):
+        new = sum(not (session.core.is_greeted or session.is_over) for session in self._sessions)
+        while (self._dials + new) * UNKNOWN_LIMIT < len(self._waiting):
             self._dials += 1
             self._group.create_task(self._dial())
 
     def _serve(self) -> None:
         """Give those who wait what is free."""
+        if any(session.core.is_greeted and not session.core.limit for session in self._sessions):
+            self._fail(errors.Unreachable(f"{self._what}: it takes no streams", hint="see the server's settings"))
         while self._waiting:
             waiter = self._waiting[0]
             if not waiter.is_over:

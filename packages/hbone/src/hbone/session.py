@@ -302,9 +302,13 @@ class Session:
         self.is_over = True
         self.core.close()
         self.flush()
-        self.link.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE):
+                if self.fault and not self.link.is_closed:
+                    ended = asyncio.Event()
+                    self.link.say_goodbye(ended.set)
+                    await ended.wait()
+                self.link.close()
                 await self.link.closed.wait()
         self.link.abort()
 
@@ -319,12 +323,29 @@ class Session:
                 self._expire(self._last_bytes)
 
     def _handle(self, event: events.Event) -> None:
+        """All but payload; what every tunnel has comes first."""
+        if isinstance(event, events.StreamEnded):
+            if (party := self.streams.get(event.stream)) is not None:
+                party.ended()
+        elif isinstance(event, events.ResponseReceived):
+            if (party := self.streams.get(event.stream)) is not None:
+                party.opened(event.status, event.fields)
+        elif isinstance(event, events.StreamOpened):
+            self._begin(event)
+        elif isinstance(event, events.WindowOpened):
+            self._opens(event.stream)
+        else:
+            self._handle_rare(event)
+
+    def _opens(self, stream: int) -> None:
+        """A window that was closed is open, or with 0 that of them all."""
+        parties = list(self.streams.values()) if not stream else [self.streams.get(stream)]
+        for party in parties:
+            if party is not None:
+                party.has_room()
+
+    def _handle_rare(self, event: events.Event) -> None:
         match event:
-            case events.StreamOpened():
-                self._begin(event)
-            case events.WindowOpened(stream=0):
-                for party in list(self.streams.values()):
-                    party.has_room()
             case events.DrainRequested(last=last):
                 self._refuse_after(last)
             case events.ConnectionEnded(reason=reason):
@@ -333,8 +354,22 @@ class Session:
             case events.LimitChanged():
                 if self._limit_changed is not None:
                     self._limit_changed()
-            case _:
-                self._handle_stream(event)
+            case events.StreamReset(stream=stream, code=code):
+                self._reset(stream, code)
+            case events.InformationReceived() | events.TrailersReceived():
+                if (party := self.streams.get(event.stream)) is None:
+                    return
+                if isinstance(event, events.TrailersReceived):
+                    party.ends_with(event.fields)
+                else:
+                    party.informed(event.status, event.fields)
+
+    def _reset(self, stream: int, code: int) -> None:
+        if not self.core.is_client:
+            self._count_reset()
+        if (party := self.streams.get(stream)) is not None:
+            is_safe = code == REFUSED_STREAM
+            party.broke(StreamBroken(f"reset by the peer, error code {code}", is_safe=is_safe))
 
     def _begin(self, event: events.StreamOpened) -> None:
         number = event.stream
@@ -343,27 +378,6 @@ class Session:
             self.core.reset(number, REFUSED_STREAM)
             return
         self.streams[number] = self._opened(event)
-
-    def _handle_stream(self, event: events.Event) -> None:
-        if isinstance(event, events.StreamReset) and not self.core.is_client:
-            self._count_reset()
-        party = self.streams.get(getattr(event, "stream", 0))
-        if party is None:
-            return
-        match event:
-            case events.ResponseReceived(status=status, fields=fields):
-                party.opened(status, fields)
-            case events.InformationReceived(status=status, fields=fields):
-                party.informed(status, fields)
-            case events.TrailersReceived(fields=fields):
-                party.ends_with(fields)
-            case events.StreamEnded():
-                party.ended()
-            case events.WindowOpened():
-                party.has_room()
-            case events.StreamReset(code=code):
-                is_safe = code == REFUSED_STREAM
-                party.broke(StreamBroken(f"reset by the peer, error code {code}", is_safe=is_safe))
 
     def _count_reset(self) -> None:
         if not self._resets.spend(now=self._loop.time()):

@@ -1,26 +1,20 @@
 """The core of the tunnel: HTTP/2 without any input or output. Bytes in, events out, ``data_to_send()`` back.
 
-Everything that decides what goes over the wire lives here; sockets, time and tasks live in ``session``. No payload
-passes h2, which would copy and print it: DATA, WINDOW_UPDATE and the accounts of windows are ours, and h2 sees an
-empty frame where a stream ends. Of all else it keeps the state, with two exceptions. It takes a GOAWAY for the end of
-the connection, so that a graceful one (RFC 9113 §6.8: running streams go on) never reaches it, in either direction.
-And it ends a connection for headers that one request has wrong, where a front has the requests of many users in one
-connection: so h2 is shown headers of the same shape only (a request, an information, an answer, trailers), in both
-directions, and what they say is read and judged where the request is served.
+Everything that decides what goes over the wire lives here; sockets, time and tasks live in ``session``. What it is made
+of: ``cutter`` finds the frames, ``blocks`` unpacks headers by hpack, ``control`` reads the frames without payload, and
+here is the state of the streams (RFC 9113 §5.1) and the accounts of their windows (§5.2).
+
+What headers say is read and judged where the request is served, and never ends the connection: a front has the
+requests of many users in one. Payload is handed on before its frame is whole, and never copied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import h2.events
-from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes, Settings
-
-from hbone import blocks, frames
+from hbone import blocks, control, frames
 from hbone.blocks import Block
+from hbone.closed import Closed
 from hbone.cutter import Cutter
 from hbone.events import (
     ConnectionEnded,
@@ -40,14 +34,13 @@ from hbone.events import (
 from hbone.flow import Flow
 from hbone.frames import DATA, END_STREAM, FrameError
 from hbone.idle import IdleFrames
-from hbone.shapes import ANSWER, INFORMATION, REQUEST, SHOWN, TRAILERS, Shape
 
 # Error codes of RFC 9113 §7 that a tunnel uses.
 NO_ERROR = 0x0
 PROTOCOL_ERROR = 0x1
 INTERNAL_ERROR = 0x2
 FLOW_CONTROL_ERROR = 0x3
-FRAME_SIZE_ERROR = 0x6
+STREAM_CLOSED = 0x5
 REFUSED_STREAM = 0x7
 CANCEL = 0x8
 CONNECT_ERROR = 0xA
@@ -64,6 +57,8 @@ CONNECTION_WINDOW = 16 * 1024 * 1024
 DEFAULT_WINDOW = 65535  # RFC 9113 §6.9.2
 # Before the peer's SETTINGS are here, how many streams we dare to open (RFC 9113 §6.5.2 recommends no less to servers).
 UNKNOWN_LIMIT = 100
+OK = blocks.write(((b":status", b"200"),))
+UNLIMITED = 2**31 - 1
 HEADER_LIST_LIMIT = 64 * 1024
 
 
@@ -90,30 +85,25 @@ class Connection:
         self._out = bytearray()
         self._events: list[Event] = []  # of what is being received
         self._runs: dict[int, DataReceived] = {}  # by stream: payload that has come in one go
+        self._preface = control.PREFACE  # what of it is still to come
         self._cutter = Cutter(preface=not client, taker=self)
         self._blocks = blocks.Reader()
-        # Nothing but our own shapes passes it: there is nothing to check.
-        config = H2Configuration(
-            client_side=client,
-            validate_inbound_headers=False,
-            normalize_inbound_headers=False,
-            validate_outbound_headers=False,
-            normalize_outbound_headers=False,
+        self._max_streams = max_streams
+        self._next = 1  # the number of the next stream that a client opens
+        self._highest = 0  # of those that were opened
+        self._closed = Closed()
+        if client:
+            self._out += control.PREFACE
+        self._out += control.settings(
+            {
+                control.MAX_CONCURRENT_STREAMS: max_streams,
+                control.INITIAL_WINDOW_SIZE: stream_window,
+                control.MAX_FRAME_SIZE: frames.MAX_LENGTH,
+                control.MAX_HEADER_LIST_SIZE: HEADER_LIST_LIMIT,
+                **({control.ENABLE_PUSH: 0} if client else {}),
+            }
         )
-        self._h2 = H2Connection(config)
-        self._h2.local_settings = Settings(
-            client=client,
-            initial_values={
-                SettingCodes.MAX_CONCURRENT_STREAMS: max_streams,
-                SettingCodes.INITIAL_WINDOW_SIZE: stream_window,
-                SettingCodes.MAX_FRAME_SIZE: frames.MAX_LENGTH,
-                SettingCodes.MAX_HEADER_LIST_SIZE: HEADER_LIST_LIMIT,
-                **({SettingCodes.ENABLE_PUSH: 0} if client else {}),
-            },
-        )
-        self._h2.max_inbound_frame_size = frames.MAX_LENGTH
-        self._h2.initiate_connection()
-        self._h2.increment_flow_control_window(CONNECTION_WINDOW - DEFAULT_WINDOW)
+        self._out += frames.window_update(stream=0, count=CONNECTION_WINDOW - DEFAULT_WINDOW)
 
     def receive(self, data: bytes | bytearray | memoryview) -> list[Event]:
         """Take bytes of the peer, in any pieces; return what they mean, which points to them where it is payload."""
@@ -123,10 +113,8 @@ class Connection:
         self._runs.clear()
         try:
             self._cutter.feed(memoryview(data))
-        except (ProtocolError, FrameError) as error:
-            self._keep()
-            if isinstance(error, FrameError):
-                self._out += frames.goaway(last=self._h2.highest_inbound_stream_id, code=error.code)
+        except FrameError as error:
+            self._out += frames.goaway(last=self._last, code=error.code)
             self.is_ended = True
             self._end_all()
             events.append(ConnectionEnded(reason=str(error)))
@@ -134,12 +122,11 @@ class Connection:
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait to be asked for; of control, h2 may still hold some."""
+        """Bytes that wait to be asked for."""
         return len(self._out)
 
     def data_to_send(self) -> bytes:
         """What is to be written to the peer now; asking empties it."""
-        self._keep()
         data = bytes(self._out)
         self._out.clear()
         return data
@@ -161,21 +148,21 @@ class Connection:
     def inform(self, stream: int, fields: Fields) -> None:
         """Say something before the answer."""
         if self._is_ours_open(stream):
-            self._send_block(stream, blocks.write(fields), shape=INFORMATION, ends=False)
+            self._send_block(stream, blocks.write(fields), ends=False)
 
     def answer(self, stream: int, fields: Fields, *, ends: bool) -> None:
         """Answer a request: all fields, pseudo-header first."""
         if self._is_ours_open(stream):
-            self._send_block(stream, blocks.write(fields), shape=ANSWER, ends=ends)
+            self._send_block(stream, blocks.write(fields), ends=ends)
 
     def respond(self, stream: int, status: int, *, text: str = "", headers: Sequence[tuple[str, str]] = ()) -> None:
         """Answer a request. Any status but 200 carries a short text, and ends our direction."""
         if stream not in self.open_streams:
             return
-        fields = [(":status", str(status)), *headers]
-        if status == 200:
-            self.answer(stream, blocks.encoded(fields), ends=False)
+        if status == 200 and not headers:
+            self._send_block(stream, OK, ends=False)
             return
+        fields = [(":status", str(status)), *headers]
         body = text.encode()[: self.window(stream)]
         self.answer(stream, blocks.encoded([*fields, ("content-type", "text/plain; charset=utf-8")]), ends=not body)
         if body:
@@ -202,7 +189,6 @@ class Connection:
     def send(self, stream: int, data: bytes | memoryview) -> None:
         """Send payload, no more than ``window`` says."""
         size = self.frame_size
-        self._keep()
         for start in range(0, len(data), size):
             piece = data[start : start + size]
             self._out += frames.header(length=len(piece), kind=DATA, flags=0, stream=stream)
@@ -216,17 +202,17 @@ class Connection:
         if flow is None or flow.is_ended_by_us:
             return
         if trailers:
-            self._send_block(stream, blocks.write(trailers), shape=TRAILERS, ends=True)
+            self._send_block(stream, blocks.write(trailers), ends=True)
             return
-        self._h2.end_stream(stream)
+        self._out += frames.header(length=0, kind=DATA, flags=END_STREAM, stream=stream)
         self._end_ours(flow)
 
     def reset(self, stream: int, code: int) -> None:
         """End the stream in both directions at once."""
         flow = self.open_streams.get(stream)
         if flow is not None:
-            self._h2.reset_stream(stream, code)
-            self._forget(flow)
+            self._out += frames.reset(stream=stream, code=code)
+            self._forget(flow, is_reset_by_us=True)
 
     def acknowledge(self, stream: int, count: int) -> None:
         """Say that ``count`` received bytes have been handed on, so that the peer may send as many again."""
@@ -263,20 +249,20 @@ class Connection:
     def drain(self) -> None:
         """Take no new stream; running ones go on (RFC 9113 §6.8: the number says that none is given up)."""
         if not self.is_draining:
-            self._keep()
             self._out += frames.goaway(last=frames.MAX_STREAM, code=NO_ERROR)
         self.is_draining = True
 
     def close(self, *, code: int = NO_ERROR) -> None:
         """Say goodbye: the connection is closed after this."""
         if not self.is_ended:
-            self._keep()
-            self._out += frames.goaway(last=self._h2.highest_inbound_stream_id, code=code)
+            self._out += frames.goaway(last=self._last, code=code)
         self.is_ended = True
         self._end_all()
 
     def take_preface(self, piece: bytes) -> None:
-        self._report(self._translated(piece))
+        if not self._preface.startswith(piece):
+            raise FrameError("another beginning than HTTP/2's", code=PROTOCOL_ERROR)
+        self._preface = self._preface[len(piece) :]
 
     def take_frame(self, frame: bytes) -> None:
         kind = frame[3]
@@ -287,13 +273,20 @@ class Connection:
             block = self._blocks.feed(frame)
             self._report(self._receive_block(block) if block else ())
         elif kind == frames.WINDOW_UPDATE:
-            self._report(self._update(frame))
+            self._update(frame)
+        elif kind == frames.RST_STREAM:
+            self._report(self._reset_by_peer(frame))
+        elif kind == frames.SETTINGS:
+            self._report(self._settle(frame))
+        elif kind == frames.PING:
+            self._out += control.pong(frame)
         elif kind == frames.GOAWAY:
-            last, code = frames.read_goaway(frame)
+            last, code = control.read_goaway(frame)
             self.is_draining = True
             self._report([DrainRequested(last=last, code=code)])
-        else:
-            self._report(self._translated(frame))
+        elif kind == frames.PRIORITY:
+            control.check_priority(frame)
+        # What nobody knows is passed over (RFC 9113 §5.5).
 
     def begin_data(self, stream: int, flags: int, *, length: int, padding: int) -> Flow | None:
         if self._blocks.takes(DATA) or not self.is_greeted:
@@ -311,8 +304,7 @@ class Connection:
             self._owed = 0
         flow = self.open_streams.get(stream)
         if flow is None or flow.is_ended_by_peer:
-            # h2 knows whether it never was, or is over, and what follows from that.
-            self._report(self._translated(frames.header(length=0, kind=DATA, flags=flags & END_STREAM, stream=stream)))
+            self._report(self._unwanted(stream))
             return None
         if length > flow.allowed:
             raise FrameError("more payload than the stream's window", code=FLOW_CONTROL_ERROR)
@@ -337,93 +329,121 @@ class Connection:
     def end_data(self, stream: int, flags: int) -> None:
         flow = self.open_streams.get(stream)
         if flags & END_STREAM and flow is not None and not flow.is_ended_by_peer:
-            self._report(self._translated(frames.header(length=0, kind=DATA, flags=END_STREAM, stream=stream)))
+            self._report(self._end_theirs(flow))
 
     def _report(self, events: Iterable[Event]) -> None:
         self._runs.clear()  # what comes of the same stream after this is a new event
         self._events += events
 
-    def _update(self, frame: bytes) -> list[Event]:
-        """A WINDOW_UPDATE (RFC 9113 §6.9)."""
-        if len(frame) != frames.HEADER_LENGTH + 4:
-            raise FrameError("a WINDOW_UPDATE frame of a wrong length", code=FRAME_SIZE_ERROR)
-        stream = frames.stream_of(frame)
-        count = int.from_bytes(frame[frames.HEADER_LENGTH :], "big") & frames.MAX_WINDOW
+    def _update(self, frame: bytes) -> None:
+        stream, count = control.read_window_update(frame)
         if not stream:
             was, self.window_left = self.window_left, self.window_left + count
             if not count or self.window_left > frames.MAX_WINDOW:
-                raise FrameError("a window of nothing, or of too much", code=FLOW_CONTROL_ERROR if count else 1)
-            return [WindowOpened(stream=0)] if was <= 0 else []
+                code = FLOW_CONTROL_ERROR if count else PROTOCOL_ERROR
+                raise FrameError("a window of nothing, or of too much", code=code)
+            if was <= 0:
+                self._report([WindowOpened(stream=0)])
+            return
         flow = self.open_streams.get(stream)
         if flow is None:
-            return self._translated(frame) if count else []
+            self._check_known(stream)
+            return
         was, flow.window = flow.window, flow.window + count
         if not count or flow.window > frames.MAX_WINDOW:
-            return self._broken(stream, FLOW_CONTROL_ERROR if count else PROTOCOL_ERROR)
-        return [WindowOpened(stream=stream)] if was <= 0 else []
+            self._report(self._broken(stream, FLOW_CONTROL_ERROR if count else PROTOCOL_ERROR))
+        elif was <= 0:
+            self._report([WindowOpened(stream=stream)])
+
+    def _check_known(self, stream: int) -> None:
+        """Raises FrameError for a stream that never was."""
+        is_opened = stream < self._next if self.is_client else stream <= self._highest
+        if not is_opened or not stream % 2:
+            raise FrameError(f"a frame of stream {stream}, which was never opened", code=PROTOCOL_ERROR)
+
+    def _unwanted(self, stream: int) -> list[Event]:
+        """Payload for a stream that the peer has ended, or that is over."""
+        self._check_known(stream)
+        if stream in self.open_streams:
+            return self._broken(stream, STREAM_CLOSED)
+        if not self._closed.was_reset_by_us(stream):
+            self._out += frames.reset(stream=stream, code=STREAM_CLOSED)
+            self._closed.add(stream, is_ours=True)  # said once
+        return []
+
+    def _reset_by_peer(self, frame: bytes) -> list[Event]:
+        stream, code = control.read_reset(frame)
+        flow = self.open_streams.get(stream)
+        if flow is None:
+            self._check_known(stream)
+            return []
+        self._forget(flow)
+        return [StreamReset(stream=stream, code=code)]
+
+    def _settle(self, frame: bytes) -> list[Event]:
+        """The peer's settings, or that it has read ours."""
+        values = control.read_settings(frame, is_client=self.is_client)
+        if values is None:
+            if not self.is_greeted:
+                raise FrameError("an acknowledgement before settings", code=PROTOCOL_ERROR)
+            for flow in self.open_streams.values():
+                flow.allowed -= self._unread
+            self._unread = 0
+            return []
+        if not self.is_greeted:  # who says nothing of it takes any number
+            self.limit = UNLIMITED
+        self.is_greeted = True
+        self.limit = values.get(control.MAX_CONCURRENT_STREAMS, self.limit)
+        self.frame_size = values.get(control.MAX_FRAME_SIZE, self.frame_size)
+        self._resize(values.get(control.INITIAL_WINDOW_SIZE, self._first_window))
+        self._out += control.SETTINGS_ACK
+        return [LimitChanged(streams=self.limit), WindowOpened(stream=0)]
 
     def _broken(self, stream: int, code: int) -> list[Event]:
         """The peer has done to one stream what it must not."""
         self.reset(stream, code)
         return [StreamReset(stream=stream, code=code)]
 
-    def _translated(self, data: bytes) -> list[Event]:
-        return [event for theirs in self._h2.receive_data(data) for event in self._translate(theirs)]
-
-    def _receive_block(self, block: Block) -> Iterable[Event]:
-        """Show h2 the block's shape, and report the block itself."""
+    def _receive_block(self, block: Block) -> list[Event]:
         self.idle.earn()
         stream = block.stream
-        status = 0
-        shape = REQUEST
         flow = self.open_streams.get(stream)
-        if flow is not None and (not self.is_client or flow.is_answered):
-            shape = TRAILERS
-        elif self.is_client:
+        if flow is None:
+            return self._head_of_another(block)
+        if flow.is_ended_by_peer:
+            return self._broken(stream, STREAM_CLOSED)
+        if self.is_client and not flow.is_answered:
             status = blocks.status(block.fields)
-            shape = INFORMATION if 100 <= status < 200 else ANSWER
-        is_wrong = block.ends if shape is INFORMATION else shape is TRAILERS and not block.ends
-        if is_wrong and flow is not None and not flow.is_ended_by_peer:
-            # An end where none may be, or none where one must be (RFC 9113 §8.1): of this stream alone.
+            if 100 <= status < 200:
+                if block.ends:  # an end where none may be (RFC 9113 §8.1): of this stream alone
+                    return self._broken(stream, PROTOCOL_ERROR)
+                return [InformationReceived(stream=stream, status=status, fields=block.fields)]
+            flow.is_answered = True
+            events: list[Event] = [ResponseReceived(stream=stream, status=status, fields=block.fields)]
+            return events + self._end_theirs(flow) if block.ends else events
+        if not block.ends:  # trailers without an end
             return self._broken(stream, PROTOCOL_ERROR)
-        shown = frames.headers(stream=stream, block=SHOWN[shape], ends=block.ends, size=frames.MAX_LENGTH)
-        events: list[Event] = []
-        for theirs in self._h2.receive_data(shown):
-            match theirs:
-                case h2.events.RequestReceived():
-                    events += self._opened(block)
-                case h2.events.TrailersReceived() if stream in self.open_streams:
-                    events.append(TrailersReceived(stream=stream, fields=block.fields))
-                case h2.events.InformationalResponseReceived() if stream in self.open_streams:
-                    events.append(InformationReceived(stream=stream, status=status, fields=block.fields))
-                case h2.events.ResponseReceived() if flow is not None:
-                    flow.is_answered = True
-                    events.append(ResponseReceived(stream=stream, status=status, fields=block.fields))
-                case _:
-                    events += self._translate(theirs)
-        return events
+        return [TrailersReceived(stream=stream, fields=block.fields), *self._end_theirs(flow)]
 
-    def _translate(self, event: h2.events.Event) -> Iterable[Event]:
-        match event:
-            case h2.events.RemoteSettingsChanged():
-                self.is_greeted = True
-                self.limit = self._h2.remote_settings.max_concurrent_streams
-                self.frame_size = self._h2.remote_settings.max_frame_size
-                self._resize(self._h2.remote_settings.initial_window_size)
-                return [LimitChanged(streams=self.limit), WindowOpened(stream=0)]
-            case h2.events.SettingsAcknowledged():
-                for flow in self.open_streams.values():
-                    flow.allowed -= self._unread
-                self._unread = 0
-            case h2.events.StreamEnded(stream_id=stream) if stream in self.open_streams:
-                flow = self.open_streams[stream]
-                flow.is_ended_by_peer = True
-                self._close_if_over(flow)
-                return [StreamEnded(stream=stream)]
-            case h2.events.StreamReset(stream_id=stream) if stream in self.open_streams:
-                self._forget(self.open_streams[stream])
-                return [StreamReset(stream=stream, code=int(event.error_code or 0))]
-        return []
+    def _head_of_another(self, block: Block) -> list[Event]:
+        """Headers of a stream that is not open: a request, if it is new."""
+        stream = block.stream
+        if self.is_client or not stream % 2:
+            self._check_known(stream)
+        if self.is_client or stream <= self._highest:
+            if self._closed.was_reset_by_us(stream):
+                return []
+            code = STREAM_CLOSED if stream in self._closed else PROTOCOL_ERROR
+            raise FrameError(f"headers of stream {stream}, which is over", code=code)
+        self._highest = stream
+        if self.is_draining or len(self.open_streams) >= self._max_streams:
+            self._out += frames.reset(stream=stream, code=REFUSED_STREAM)
+            self._closed.add(stream, is_ours=True)
+            return []
+        flow = self._add(stream)
+        method, path = (blocks.text(block.fields, name) for name in (b":method", b":path"))
+        events: list[Event] = [StreamOpened(stream=stream, method=method, path=path, fields=block.fields, flow=flow)]
+        return events + self._end_theirs(flow) if block.ends else events
 
     def _resize(self, window: int) -> None:
         """The peer gives all streams another window (RFC 9113 §6.9.2)."""
@@ -434,26 +454,20 @@ class Connection:
             if flow.window > frames.MAX_WINDOW:
                 raise FrameError("a window of too much", code=FLOW_CONTROL_ERROR)
 
-    def _opened(self, block: Block) -> Iterable[Event]:
-        stream = block.stream
-        if self.is_draining:
-            self._h2.reset_stream(stream, REFUSED_STREAM)
-            return []
-        flow = self._add(stream)
-        method, path = (blocks.text(block.fields, name) for name in (b":method", b":path"))
-        return [StreamOpened(stream=stream, method=method, path=path, fields=block.fields, flow=flow)]
+    @property
+    def _last(self) -> int:
+        """The last stream of the peer's that we have looked at."""
+        return 0 if self.is_client else self._highest
 
     def _ask(self, block: bytes, *, ends: bool) -> int:
-        stream = self._h2.get_next_available_stream_id()
+        stream = self._next
+        self._next += 2
         self._add(stream)
-        self._send_block(stream, block, shape=REQUEST, ends=ends)
+        self._send_block(stream, block, ends=ends)
         return stream
 
-    def _send_block(self, stream: int, block: bytes, *, shape: Shape, ends: bool) -> None:
-        self._keep()
-        self._h2.send_headers(stream, shape, end_stream=ends)
-        self._h2.clear_outbound_data_buffer()  # of the shape, and of nothing else
-        self._out += frames.headers(stream=stream, block=block, ends=ends, size=self._h2.max_outbound_frame_size)
+    def _send_block(self, stream: int, block: bytes, *, ends: bool) -> None:
+        self._out += frames.headers(stream=stream, block=block, ends=ends, size=self.frame_size)
         if ends and (flow := self.open_streams.get(stream)):
             self._end_ours(flow)
 
@@ -467,6 +481,11 @@ class Connection:
         self.open_streams[stream] = flow
         return flow
 
+    def _end_theirs(self, flow: Flow) -> list[Event]:
+        flow.is_ended_by_peer = True
+        self._close_if_over(flow)
+        return [StreamEnded(stream=flow.number)]
+
     def _end_ours(self, flow: Flow) -> None:
         flow.is_ended_by_us = True
         self._close_if_over(flow)
@@ -475,15 +494,13 @@ class Connection:
         if flow.is_ended_by_peer and flow.is_ended_by_us:
             self._forget(flow)
 
-    def _forget(self, flow: Flow) -> None:
+    def _forget(self, flow: Flow, *, is_reset_by_us: bool = False) -> None:
         flow.is_over = True
         self._wide_left += flow.width - self._stream_window
         self.open_streams.pop(flow.number, None)
+        self._closed.add(flow.number, is_ours=is_reset_by_us)
 
     def _end_all(self) -> None:
         for flow in self.open_streams.values():
             flow.is_over = True
         self.open_streams.clear()
-
-    def _keep(self) -> None:
-        self._out += self._h2.data_to_send()
