@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hgate.cloud_run import read as read_services
@@ -353,7 +353,6 @@ URLS = st.sampled_from([url("web"), url("pay"), url("pay", region="europe-west1"
 
 
 @given(st.lists(st.tuples(SPACES, NAMES, URLS, st.integers(0, 99)), max_size=12), st.randoms(use_true_random=False))
-@settings(max_examples=60)
 def test_no_order_of_arrival_changes_what_follows(rows: list[tuple[str, str, str, int]], chance: random.Random) -> None:
     found = {}
     for space, name, target, created in rows:
@@ -367,7 +366,6 @@ def test_no_order_of_arrival_changes_what_follows(rows: list[tuple[str, str, str
 
 
 @given(st.lists(st.tuples(SPACES, NAMES, URLS, st.booleans()), max_size=25))
-@settings(max_examples=60)
 def test_no_cloud_run_service_is_ever_of_two_namespaces_nor_changes_hands_while_it_is_declared(
     steps: list[tuple[str, str, str, bool]],
 ) -> None:
