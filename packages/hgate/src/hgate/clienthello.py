@@ -58,10 +58,6 @@ class Parser:
         """
         if self.hello is not None:
             return self.hello
-        if not self._size:
-            self.hello = _in_one_piece(data)
-            if self.hello is not None:
-                return self.hello
         self._size += len(data)
         self._records += data
         while self._take_record():
@@ -104,7 +100,7 @@ class Parser:
         return parse(bytes(self._message[4 : 4 + length]))
 
 
-def _in_one_piece(data: bytes) -> ClientHello | None:
+def in_one_piece(data: bytes) -> ClientHello | None:
     """Most hellos are one record, and come whole; ``None`` for any other, and what is none. Raises NotTLS."""
     if len(data) < 9 or data[0] != _HANDSHAKE_RECORD or data[1] != 3 or data[5] != _CLIENT_HELLO:
         return None

@@ -9,14 +9,13 @@ from typing import Protocol
 from hbone.client import Client
 from hbone.poller import Poller
 from hbone.urls import URL
-from hgate.approach import Approach
+from hgate.approach import Approach, Approaches
 from hgate.connection import Connection
 from hgate.counts import ROUTE, Counts
-from hgate.dial import Dials
 from hgate.hello import Hellos
 from hgate.pipes import Pipes
 from hgate.raw import Raw
-from hgate.resolver import Resolver, Start
+from hgate.resolver import Start
 from hgate.routes import RouteTable, read_sni
 from hgate.tokens import Tokens
 from hgate.tunnel import Tunnel
@@ -52,8 +51,7 @@ class Gate:
         self._ended = ended
         self._open: set[Open] = set()
         self._pipes = Pipes()
-        self._dials = Dials(poller=poller)
-        self._resolver = Resolver(start=start)
+        self._approaches = Approaches(poller=poller, start=start, arrived=self._arrived)
         self.hellos = Hellos(poller=poller, seconds=hello_timeout, taken=self._lead, gone=ended)
 
     def __len__(self) -> int:
@@ -90,18 +88,18 @@ class Gate:
             self._counts.raw += 1
             self._counts.open_raw += 1
 
-            def arrived(approach: Approach, dialled: socket.socket | None) -> None:
-                self._open.discard(approach)
-                if dialled is None:
-                    self._raw_over(None)
-                    return
-                raw = Raw(connection, dialled, poller=self._poller, pipes=self._pipes, over=self._raw_over)
-                self._open.add(raw)
-                raw.begin(first)
-
-            approach = Approach(connection, target.place, dials=self._dials, arrived=arrived)
+            approach = Approach(connection, first, target.place, approaches=self._approaches)
             self._open.add(approach)
-            approach.begin(self._resolver)
+            approach.begin()
+
+    def _arrived(self, approach: Approach, dialled: socket.socket | None) -> None:
+        self._open.discard(approach)
+        if dialled is None:
+            self._raw_over(None)
+            return
+        raw = Raw(approach.connection, dialled, poller=self._poller, pipes=self._pipes, over=self._raw_over)
+        self._open.add(raw)
+        raw.begin(approach.first)
 
     def _raw_over(self, raw: Raw | None) -> None:
         self._counts.open_raw -= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hbone.poller import READ, Poller
-from hgate.clienthello import MAX_SIZE, HelloError, Parser
+from hgate.clienthello import MAX_SIZE, HelloError, Parser, in_one_piece
 from hgate.connection import Connection
 from hgate.counts import CROWD, HELLO
 from hgate.deadlines import Deadlines
@@ -83,7 +83,7 @@ class Hello:
         self.is_waiting = False
         self.is_over = False
         self._hellos = hellos
-        self._parser = Parser()
+        self._parser: Parser | None = None
         self._read = b""
 
     def __call__(self, events: int) -> None:
@@ -105,7 +105,10 @@ class Hello:
             return
         self._read = self._read + data if self._read else data
         try:
-            found = self._parser.feed(data)
+            found = in_one_piece(data) if self._parser is None else None
+            if found is None:
+                self._parser = self._parser or Parser()
+                found = self._parser.feed(data)
         except HelloError as error:
             self.refuse(str(error), cause=HELLO)
             return

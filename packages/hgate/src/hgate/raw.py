@@ -23,7 +23,10 @@ CLIENT, WORKLOAD = "the client", "the workload"
 
 
 class Raw:
-    """One connection and its other half; ``over`` is told when both directions have ended, or it is broken."""
+    """One connection and its other half; ``over`` is told when both directions have ended, or it is broken.
+
+    ``dialled`` is with the poller already, as whoever dialled it has waited until it was writable.
+    """
 
     __slots__ = ("_is_over", "_over", "client", "connection", "pipes", "poller", "workload")
 
@@ -40,7 +43,7 @@ class Raw:
         self.poller = poller
         self.pipes = pipes
         self.client = Side(connection.socket, self)
-        self.workload = Side(dialled, self)
+        self.workload = Side(dialled, self, mask=WRITE)
         self.client.other, self.workload.other = self.workload, self.client
         self._over = over
         self._is_over = False
@@ -77,13 +80,13 @@ class Side:
 
     other: Side
 
-    def __init__(self, connected: socket.socket, raw: Raw) -> None:
+    def __init__(self, connected: socket.socket, raw: Raw, *, mask: int = 0) -> None:
         self.count = 0  # bytes read
         self._raw = raw
         self._socket = connected
         self._file = connected.fileno()
-        self._mask = 0
-        self._is_set = False
+        self._mask = mask
+        self._is_set = bool(mask)
         self._is_ended = False
         self._pipe: Pipe | None = None
         self._rest = b""

@@ -9,9 +9,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from hbone.urls import Address
-from hgate.dial import Found
 
 KEPT = 30.0  # seconds
+MAX_KEPT = 1000
+Found = tuple[socket.AddressFamily, tuple[str, int]]
 Done = Callable[[list[Found], str], None]
 Start = Callable[[Coroutine[Any, Any, None]], object]
 
@@ -38,6 +39,11 @@ class Resolver:
         self._waiting[address] = [done]
         self._start(self._ask(address))
 
+    def _keep(self, address: Address, found: list[Found], until: float) -> None:
+        if len(self._kept) >= MAX_KEPT:
+            self._kept.clear()
+        self._kept[address] = (found, until)
+
     def _known(self, address: Address) -> list[Found]:
         found, until = self._kept.get(address, ([], 0.0))
         if found and until > self._loop.time():
@@ -48,7 +54,7 @@ class Resolver:
             return []
         family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
         found = [(family, (address.host, address.port))]
-        self._kept[address] = (found, float("inf"))
+        self._keep(address, found, float("inf"))
         return found
 
     async def _ask(self, address: Address) -> None:
@@ -57,7 +63,7 @@ class Resolver:
         try:
             infos = await self._loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
             found = [(family, (str(where[0]), int(where[1]))) for family, _, _, _, where in infos]
-            self._kept[address] = (found, self._loop.time() + KEPT)
+            self._keep(address, found, self._loop.time() + KEPT)
         except OSError as error:
             reason = error.strerror or str(error)
         finally:

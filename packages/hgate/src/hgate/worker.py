@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 
-from hbone import stop
+from hbone import sockets, stop
 from hbone.acceptor import OWN_FILES, raise_file_limit
 from hbone.client import Client
 from hbone.client import Settings as ClientSettings
@@ -173,6 +173,7 @@ def main(arguments: list[str]) -> int:
         return errors.Exit.OK  # the control process has changed its mind
     accepting = socket.socket(fileno=int(listener))
     accepting.setblocking(False)
+    sockets.tune(accepting)  # what is accepted has it from there
     return stop.run(_serve(accepting, wire, settings))
 
 
