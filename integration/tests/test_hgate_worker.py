@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hgate import feed
+from hgate.hello import MAX_HELD
 from hgate.routes import read_routes
 from krun_testbed import gate_worker, processes
 from krun_testbed.gate_worker import HELLO, Worker, connect
@@ -165,6 +166,20 @@ def test_load_balancers_question_whether_the_port_is_open_is_no_line(address: st
         one.the_line("connection closed")
         one.wait_for_count(accepted=6, open_raw=0)
         assert one.lines("connection refused") == []
+
+
+def test_halves_of_hellos_have_a_limit_and_the_oldest_goes_first(address: str, listener: socket.socket) -> None:
+    half = b"\x16\x03\x01\x3f\xff\x01\x00\x3f\xf0" + bytes(15 * 1024)
+    with target(address, echo), gate_worker.worker(listener, route(address)) as one, contextlib.ExitStack() as stack:
+        halves = [stack.enter_context(connect(address, hello=half)) for _ in range(MAX_HELD // len(half) + 40)]
+        processes.wait_until(lambda: one.count("error:crowd") >= 40, what="the oldest are gone")
+        for gone in halves[:20]:
+            with pytest.raises(ConnectionResetError):
+                read_all(gone)
+        with connect(address) as client:
+            assert serves(client)
+        assert one.count("error:crowd") <= 60
+        assert "connections wait with half a ClientHello" in str(one.lines("connection refused")[0]["reason"])
 
 
 def test_more_connections_than_files_wait_their_turn_and_cost_nothing(address: str, listener: socket.socket) -> None:

@@ -235,10 +235,8 @@ def test_full_connection_gets_a_further_one_through_a_real_envoy(address: str, t
         gate_worker.worker(listener, route) as worker,
         contextlib.ExitStack() as stack,
     ):
-        clients = []
-        for _ in range(35):
-            clients.append(stack.enter_context(connect(address)))
-            assert serves(clients[-1])
+        clients = [stack.enter_context(connect(address)) for _ in range(35)]
+        assert all(serves(client) for client in clients)
         worker.wait_for_count(open_tunnels=35, tunnels=35)
         for client in clients:
             client.close()

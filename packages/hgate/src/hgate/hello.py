@@ -10,7 +10,9 @@ from hgate.connection import Connection
 from hgate.counts import CROWD, HELLO
 from hgate.deadlines import Deadlines
 
-MAX_WAITING = 4096  # of MAX_SIZE at most each; the oldest has to go for the next: whoever is honest is quick
+# Of all that wait; beyond it the oldest has to go for the next: whoever is honest is quick.
+MAX_WAITING = 4096
+MAX_HELD = 16 * 1024 * 1024  # bytes
 _READ = MAX_SIZE + 1
 
 Taken = Callable[[Connection, bytes], None]
@@ -29,12 +31,11 @@ class Hellos:
         seconds: float,
         taken: Taken,
         gone: Callable[[], None],
-        max_waiting: int = MAX_WAITING,
     ) -> None:
         self.poller = poller
         self._taken = taken
         self._gone = gone
-        self._max_waiting = max_waiting
+        self._held = 0  # bytes
         self._late: Deadlines[Hello] = Deadlines(seconds=seconds, passed=self._is_late)
 
     def __len__(self) -> int:
@@ -46,12 +47,19 @@ class Hellos:
         hello.read()
         if hello.is_over:
             return
-        oldest = self._late.oldest if len(self._late) >= self._max_waiting else None
-        if oldest is not None:
-            oldest.refuse(f"{self._max_waiting} others wait with half a ClientHello", cause=CROWD)
         hello.is_waiting = True
         self._late.add(hello)
         self.poller.set(connection.socket.fileno(), READ, hello)
+        self.holds(hello.size)
+
+    def holds(self, count: int) -> None:
+        """So many bytes more wait; whoever has waited longest makes room, if there is none."""
+        self._held += count
+        while self._held > MAX_HELD or len(self._late) > MAX_WAITING:
+            oldest = self._late.oldest
+            if oldest is None:
+                return
+            oldest.refuse(f"{len(self._late)} connections wait with half a ClientHello", cause=CROWD)
 
     def end_all(self, reason: str) -> None:
         for hello in self._late.take_all():
@@ -60,6 +68,7 @@ class Hellos:
     def finished(self, hello: Hello) -> None:
         """It waits no more: taken or refused."""
         if hello.is_waiting:
+            self._held -= hello.size
             self._late.done(hello)
             self.poller.drop(hello.connection.socket.fileno())
 
@@ -86,6 +95,11 @@ class Hello:
         self._parser: Parser | None = None
         self._read = b""
 
+    @property
+    def size(self) -> int:
+        """Bytes that came so far."""
+        return len(self._read)
+
     def __call__(self, events: int) -> None:
         """There is something to read, or the end."""
         self.read()
@@ -104,6 +118,10 @@ class Hello:
             self._ended()
             return
         self._read = self._read + data if self._read else data
+        if self.is_waiting:
+            self._hellos.holds(len(data))
+            if self.is_over:
+                return
         try:
             found = in_one_piece(data) if self._parser is None else None
             if found is None:

@@ -136,7 +136,7 @@ class Worker:
         values = self._counts.values(
             open_hellos=len(self._gate.hellos), token_waiting=self._tokens.waiting, routes=len(self._table)
         )
-        if values != self._told:
+        if values != self._told and not self._wire.is_crowded:
             self._told = values
             self._wire.tell(feed.Counts(values=values))
         if not self._drained.is_set():
