@@ -6,12 +6,13 @@ Lives in the loop of the control process; the watches are threads, and tell by i
 from __future__ import annotations
 
 import asyncio
-import time
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hgate import resources
+from hgate.bugs import place_of
 from hgate.kube import Kube
 from hgate.kube_answer import Answer
 from hgate.outage import Outages
@@ -19,6 +20,8 @@ from hgate.watch import Changed, Event, Failed, Followed, Listed, Resource, Timi
 
 if TYPE_CHECKING:
     from hgate.registration import Registry
+
+log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]  # kind, namespace, name
@@ -184,10 +187,18 @@ class Cluster:
                 return
         else:
             known.objects[name] = item
+        if resource in self._settings:
+            return
+        try:
+            self._declare(resource, name, item, is_gone=is_gone)
+        except Exception as error:  # noqa: BLE001 - one object of somebody's must not keep all the others from us
+            fields = {"source": f"{resource.kind} {'/'.join(name)}", "reason": place_of(error)}
+            log.error("a bug in reading an object", extra={"fields": fields})
+            self._registry.drop(resource.kind, *name)
+
+    def _declare(self, resource: Resource, name: tuple[str, str], item: Object, *, is_gone: bool) -> None:
         if resource.name == resources.POLICY:
             self._registry.policy(None if is_gone else str((item.get("data") or {}).get("policy.yaml", "")))
-        elif resource in self._settings:
-            return
         elif is_gone:
             self._registry.drop(resource.kind, *name)
         else:
@@ -197,11 +208,6 @@ class Cluster:
 def label(resource: Resource) -> str:
     """How a watch is called in logs and metrics."""
     return f"{resource.kind}/{resource.name}" if resource.name else resource.kind
-
-
-def monotonic() -> float:
-    """The clock of the watches."""
-    return time.monotonic()
 
 
 def _name(item: Object) -> tuple[str, str]:

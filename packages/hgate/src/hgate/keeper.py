@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from hbone.errors import Failure as TunnelFailure
 from hgate import errors
+from hgate.bugs import place_of
 from hgate.feed import Message, Need, NoToken, Token
 from hgate.routes import Identity
 from hgate.token_source import Minted, TokenSource
@@ -147,6 +148,10 @@ class Keeper:
             return
         except TimeoutError:
             self._no_token(identity, kept, error=f"no ID token within {MINT_TIMEOUT:g} s", hint="")
+            return
+        except Exception as error:  # noqa: BLE001 - the gate goes on: others have tokens
+            log.error("a bug in making an ID token", extra={"fields": {"reason": place_of(error)}})
+            self._no_token(identity, kept, error="a bug of the gate's: see its log", hint="")
             return
         self.minted += 1
         recovered = kept.failures

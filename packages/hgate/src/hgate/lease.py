@@ -93,6 +93,7 @@ class Election:
         self._timing = timing or Timing()
         self._held_until = 0.0  # monotonic
         self._seen: tuple[str, float] = ("", 0.0)  # the lease's version, and when it was first seen
+        self._ours: dict[str, Any] | None = None  # as we have written it last
         self._was_leader = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
@@ -126,7 +127,9 @@ class Election:
     def _step(self) -> None:
         started = time.monotonic()
         path = f"{self._collection}/{self._name}"
-        lease = self._kube.get(path)
+        # Nobody else writes a lease that is held: the holder need not look first, and hears of it by 409 if it was so.
+        lease = self._ours if self.is_leader() and self._ours else self._kube.get(path)
+        self._ours = None
         version = str(((lease or {}).get("metadata") or {}).get("resourceVersion", ""))
         if version != self._seen[0]:
             self._seen = (version, time.monotonic())
@@ -138,16 +141,17 @@ class Election:
         try:
             if lease is None:
                 metadata: dict[str, Any] = {"name": self._name}
-                self._kube.create(self._collection, {**_KIND, "metadata": metadata, "spec": spec})
+                made = self._kube.create(self._collection, {**_KIND, "metadata": metadata, "spec": spec})
             else:
                 # With the version that was read: of two who take it at once, one gets 409.
-                self._kube.replace(path, {**lease, **_KIND, "spec": spec})
+                made = self._kube.replace(path, {**lease, **_KIND, "spec": spec})
         except Answer as answer:
             if answer.is_conflict:
                 self._held_until = 0.0
             raise
         # From before the request: others count from when the server had it, which is later.
         self._held_until = started + self._timing.renew
+        self._ours = made
 
     def _say(self) -> None:
         is_leader = self.is_leader()

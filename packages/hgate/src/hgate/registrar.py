@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
 import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hgate import cloud_run, errors, mesh_env, place, ranges, resources, web
+from hgate import cloud_run, errors, listing, mesh_env, place, ranges, resources
+from hgate.bugs import place_of
 from hgate.cluster import Cluster
 from hgate.kube import Kube, LeaderKube
 from hgate.lease import Election
 from hgate.metadata import Metadata
 from hgate.outage import Outages
 from hgate.registration import Registry, Result
+from hgate.threads import in_thread
 from hgate.writer import Job, Writer
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ CALM = 60.0  # seconds until all is looked at again, though nothing has changed
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # until a round that failed is repeated
 RANGES_EVERY = 600.0
 LISTED_EVERY = 60.0
-OVERRIDE = "CLOUDSDK_API_ENDPOINT_OVERRIDES_RUN"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +107,7 @@ class Registrar:
 
     async def run(self) -> None:
         """Watch and write until cancelled."""
-        self._place = await asyncio.to_thread(place.find, self._metadata)
+        self._place = await in_thread(lambda: place.find(self._metadata), name="place")
         self._registry.project(self._place.project_number)
         self.cluster.start()
         self._election.start()
@@ -121,7 +120,7 @@ class Registrar:
     async def stop(self) -> None:
         """Give the lease up; watch no more."""
         self.cluster.stop()
-        await asyncio.to_thread(self._election.stop)
+        await in_thread(self._election.stop, name="lease")
 
     async def _route(self) -> None:
         listed = self._registry.listed
@@ -137,12 +136,21 @@ class Registrar:
                 # Other projects: what was known of the old ones says nothing of them.
                 listed = self._registry.listed
                 self._relist.set()
-            before, self._result = self._result, self._registry.result()
-            if before is None or before.policy_error != self._result.policy_error:
-                self._say_policy(self._result.policy_error)
-            self._routed(self._result)
-            self.settled.set()
-            self._to_write.set()
+            self._follow()
+
+    def _follow(self) -> None:
+        """What is declared has changed."""
+        try:
+            result = self._registry.result()
+        except Exception as error:  # noqa: BLE001 - somebody has declared what we cannot take: others keep what they have
+            log.error("a bug in registration: routes stay as they are", extra={"fields": {"reason": place_of(error)}})
+            return
+        before, self._result = self._result, result
+        if before is None or before.policy_error != result.policy_error:
+            self._say_policy(result.policy_error)
+        self._routed(result)
+        self.settled.set()
+        self._to_write.set()
 
     async def _write(self) -> None:
         pause = 0.0
@@ -154,13 +162,19 @@ class Registrar:
             job = self._job()
             if job is None or not self._election.is_leader():
                 continue
-            is_done = await asyncio.to_thread(self.writer.write, job)
-            if is_done:
+            if await self._is_written(job):
                 pause = 0.0
                 self.outages.worked("writing")
             else:
                 pause = min(max(pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
                 self._loop.call_later(pause, self._to_write.set)
+
+    async def _is_written(self, job: Job) -> bool:
+        try:
+            return await in_thread(lambda: self.writer.write(job), name="writer")
+        except Exception as error:  # noqa: BLE001 - the gate goes on
+            log.error("a bug in writing: it is tried again", extra={"fields": {"reason": place_of(error)}})
+            return False
 
     def _job(self) -> Job | None:
         if self._result is None:
@@ -220,13 +234,14 @@ class Registrar:
         """Nodes come and go, so from time to time; only who writes asks."""
         while True:
             if self._election.is_leader():
-                found = await asyncio.to_thread(
-                    ranges.ranges, self._kube, failed=lambda error: self._soon(self.outages.failed, "ranges", error)
-                )
+                found = await in_thread(self._ask_ranges, name="ranges")
                 if found and found != self._ranges:
                     self._ranges = found
                     self._to_write.set()
             await asyncio.sleep(RANGES_EVERY if self._ranges else CALM / 10)
+
+    def _ask_ranges(self) -> tuple[str, ...]:
+        return ranges.ranges(self._kube, failed=lambda error: self._soon(self.outages.failed, "ranges", error))
 
     async def _list_services(self) -> None:
         """Cloud Run's own list, of the projects and regions that the admins name."""
@@ -235,7 +250,7 @@ class Registrar:
             wanted = self._registry.listed
             if wanted and self._metadata:
                 try:
-                    found = await asyncio.to_thread(_services, self._metadata, wanted)
+                    found = await self._ask_services(self._metadata, wanted)
                 except (errors.Failure, cloud_run.Unreadable) as error:
                     # What was listed before stays: a list that failed says nothing of what there is.
                     if str(error) != failed:
@@ -252,6 +267,9 @@ class Registrar:
                     await self._relist.wait()
             self._relist.clear()
 
+    async def _ask_services(self, metadata: Metadata, wanted: tuple[Any, ...]) -> list[cloud_run.Service]:
+        return await in_thread(lambda: listing.services(metadata, wanted), name="cloud-run")
+
     def _soon(self, call: Callable[..., object], *values: object) -> None:
         """From any thread, in the loop."""
         try:
@@ -263,29 +281,3 @@ class Registrar:
 def replica() -> str:
     """A name for this process that no other has, nor had: the pod's, and something of its own."""
     return f"{socket.gethostname()}_{secrets.token_hex(4)}"
-
-
-def _services(metadata: Metadata, wanted: tuple[Any, ...]) -> list[cloud_run.Service]:
-    token = metadata.access_token()
-    url = (os.environ.get(OVERRIDE, "") or f"https://{cloud_run.HOST}/").rstrip("/")
-
-    def fetch(path: str) -> dict[str, Any]:
-        what = path.partition("?")[0]
-        answer = web.call(f"{url}{path}", headers={"Authorization": f"Bearer {token}"})
-        if answer.status in (401, 403):
-            hint = "grant the gate's account roles/run.viewer in that project"
-            raise errors.Denied(f"Cloud Run refuses {what}: {answer.status} {answer.words()}", hint=hint)
-        if answer.status != 200:
-            raise errors.Unreachable(f"Cloud Run fails at {what}: {answer.status} {answer.words()}")
-        try:
-            found = json.loads(answer.body)
-        except ValueError as error:
-            raise errors.Unreachable("Cloud Run's answer is no JSON") from error
-        return found if isinstance(found, dict) else {}
-
-    return [
-        service
-        for each in wanted
-        for region in each.regions
-        for service in cloud_run.lists(project=each.project, region=region, fetch=fetch)
-    ]

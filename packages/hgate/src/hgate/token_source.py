@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from hbone.tokens import UNKNOWN_LIFE, Source, Tokens, claims_of
 from hgate import errors, web
 from hgate.metadata import Metadata
 from hgate.routes import Identity
+from hgate.threads import in_thread
 
 OVERRIDE = "CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS"
 IAM = "https://iamcredentials.googleapis.com/"
@@ -73,7 +73,7 @@ class Google:
 
     async def mint(self, identity: Identity, *, now: float) -> Minted:
         # Both block; each call has its own deadline.
-        token = await asyncio.to_thread(self._mint, identity)
+        token = await in_thread(lambda: self._mint(identity), name="id-token")
         return minted(token, now=now)
 
     def _mint(self, identity: Identity) -> str:
