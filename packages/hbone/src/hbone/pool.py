@@ -16,6 +16,7 @@ from hbone import blocks, errors, sockets, tls
 from hbone.link import Link
 from hbone.poller import of_loop
 from hbone.session import Session
+from hbone.stream import ENDED_NOW
 from hbone.tokens import Source
 from hbone.tunnel import UNKNOWN_LIMIT, Connection
 from hbone.urls import URL, Address
@@ -101,7 +102,8 @@ class Pool:
         return block
 
     async def close(self) -> None:
-        """Close all connections, with all tunnels in them."""
+        """Close all connections, with all tunnels in them, and those that wait for one."""
+        self._fail(errors.Unreachable(f"{self._what}: {ENDED_NOW}"))
         async with asyncio.TaskGroup() as group:
             for session in self._sessions:
                 group.create_task(session.close())

@@ -118,6 +118,7 @@ class Connection:
             self.is_ended = True
             self._end_all()
             events.append(ConnectionEnded(reason=str(error)))
+        self._events = []  # nothing of it is kept
         return events
 
     @property
