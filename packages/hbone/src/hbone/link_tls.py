@@ -109,6 +109,9 @@ class TlsLink(Link):
                         reason, is_more = "", False
                         break
                     count += got
+                    if not (self._coming.pending or self._tls.pending()):
+                        is_more = False  # known without an exception, which costs as much as a small record
+                        break
             except ssl.SSLWantReadError:
                 is_more = False
             except ssl.SSLError as error:
