@@ -17,7 +17,7 @@ from krun_testbed.hgate_world import World
 from krun_testbed.mesh_cluster import Cluster
 from krun_testbed.mesh_pod import Pod
 
-pytestmark = [pytest.mark.mesh, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.mesh, pytest.mark.timeout(600)]
 
 LIMIT = 20 if os.environ.get("KRUN_SOAK") else 6  # seconds
 MARGIN = 3  # seconds that the longest request may take

@@ -31,7 +31,7 @@ from krun_testbed.mesh_cluster import Cluster
 from krun_testbed.mesh_network import Place
 from krun_testbed.mesh_workload import Workload
 
-pytestmark = [pytest.mark.mesh, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.mesh, pytest.mark.timeout(600)]
 
 TEMPLATE = tables.ROOT / "manifests" / "sni-service-template.yaml"
 CALLS = 1000

@@ -30,7 +30,7 @@ from krun_testbed.kubernetes_client import ApiError, Client
 from krun_testbed.mesh_call import Answer
 from krun_testbed.mesh_network import Place
 
-SETTLED = 60.0  # seconds until what was declared is called; some two on a machine that has nothing else to do
+SETTLED = 120.0  # seconds until what was declared is called; some two on a machine that has nothing else to do
 POLICY = "hgate-policy"
 SYSTEM = f"/api/v1/namespaces/{istiod.NAMESPACE}"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{istiod.NAMESPACE}/leases/hgate"
@@ -79,6 +79,11 @@ class Installed:
         """What hgate has written in a namespace: KIND/NAME, in order."""
         return sorted(f"{kind}/{item['metadata']['name']}" for kind, item in self._written(namespace))
 
+    def told(self) -> str:
+        """What the replicas said of late, but for details."""
+        lines = [line for each in self.replicas for line in each.lines if line["severity"] != "DEBUG"]
+        return "\n".join(map(str, lines[-30:]))
+
     def wait_until_gone(self, namespace: str) -> None:
         """Wait until nothing of hgate's is left in a namespace."""
         try:
@@ -86,8 +91,7 @@ class Installed:
                 lambda: not self.objects(namespace), what="all is taken away", timeout=SETTLED, poll=0.2
             )
         except AssertionError as error:
-            said = "\n".join(replica.running.said()[-3000:] for replica in self.replicas)
-            raise AssertionError(f"{error}: {self.objects(namespace)}\n{said}") from error
+            raise AssertionError(f"{error}: {self.objects(namespace)}\n{self.told()}") from error
 
     def wait_until_written(self, namespace: str, *names: str) -> None:
         """Wait until there is something of hgate's for each of these services."""
@@ -158,8 +162,7 @@ class Installed:
         try:
             processes.wait_until(is_good, what=f"{url} answers", timeout=timeout, poll=0.1)
         except AssertionError as error:
-            said = "\n".join(replica.running.said()[-3000:] for replica in self.replicas)
-            raise AssertionError(f"{error}: {answers[0].status} {answers[0].body!r}\n{said}") from error
+            raise AssertionError(f"{error}: {answers[0].status} {answers[0].body!r}\n{self.told()}") from error
         return answers[0]
 
     def names_by_curl(self, place: Place, file: Path) -> list[str]:
