@@ -85,6 +85,18 @@ def test_drain_goes_on_with_what_is_open_and_leaves_the_backlog_to_others(
         assert one.running.wait() == 0
 
 
+def test_who_waited_before_the_drain_is_served(address: str, listener: socket.socket) -> None:
+    with target(address, echo), gate_worker.worker(listener, route(address)) as one, contextlib.ExitStack() as stack:
+        one.running.signal(signal.SIGSTOP)
+        clients = [stack.enter_context(connect(address)) for _ in range(40)]
+        one.tell(feed.Drain())
+        one.running.signal(signal.SIGCONT)
+        assert all(serves(client) for client in clients)
+        for client in clients:
+            client.close()
+        assert one.running.wait() == 0
+
+
 def test_drain_now_resets_what_is_open(address: str, listener: socket.socket) -> None:
     with target(address, echo), gate_worker.worker(listener, route(address)) as one:
         with connect(address) as client, connect(address, hello=HELLO[:100]) as partial:

@@ -12,6 +12,7 @@ from hbone.poller import ONE_OF_MANY, READ, Poller
 log = logging.getLogger(__name__)
 
 BATCH = 16  # then what is open has its turn, and the other workers take from the backlog
+BACKLOG = 4096  # connections that may wait in the kernel; it takes no more than net.core.somaxconn
 PAUSE = 0.1  # seconds, until files may have been closed
 QUIET = 10.0  # seconds between two lines that say the same
 
@@ -42,7 +43,10 @@ class Acceptor:
         self.resume()
 
     def close(self) -> None:
-        """Accept no more; what waits in the kernel is the other workers'."""
+        """Accept no more, but for those who wait: when the last worker closes the socket, the kernel resets them."""
+        for _ in range(BACKLOG if self._is_open else 0):
+            if not (self._has_room() and self._accept()):
+                break
         self._is_open = False
         self._stand_back()
         if self._pause is not None:
@@ -66,18 +70,27 @@ class Acceptor:
             if not self._has_room():
                 self._stand_back()
                 return
-            try:
-                connected, peer = self._listener.accept()
-            except BlockingIOError:
+            if not self._accept():
                 break
-            except OSError as error:
-                self._cannot(error)
-                return
-            connected.setblocking(False)
-            self._taken(connected, peer[:2])
         # To the end of the line: else the worker that registered first is woken for each, as long as it sleeps.
-        if self._is_open:
-            self.look()
+        self.look()
+
+    def _accept(self) -> bool:
+        """Take one; false when nobody waits, or none can be taken."""
+        try:
+            connected, peer = self._listener.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._cannot(error)
+            return False
+        connected.setblocking(False)
+        try:
+            self._taken(connected, peer[:2])
+        except Exception as error:  # noqa: BLE001 - what one client meets must not end the accepting of others
+            log.error("a bug ended a connection", extra={"fields": {"reason": repr(error)}})
+            connected.close()
+        return True
 
     def _stand_in_line(self) -> None:
         self._poller.set(self._listener.fileno(), READ | ONE_OF_MANY, self)

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable
 
 from hbone.stop import Stop
 from hgate import errors, feed
+from hgate.accept import BACKLOG
 from hgate.child import Child, LogStyle
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 4096  # connections that wait in the kernel; it takes no more than net.core.somaxconn
 STEADY = 10.0  # seconds that a worker must have lived for its successor to start at once
 PAUSES = (0.1, 0.5, 2.0, 5.0)  # seconds before the next is started, when they die one after the other
 # Seconds without a single worker that is ready: then it is no accident, and whoever runs us should know.
