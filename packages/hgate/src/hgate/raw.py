@@ -57,9 +57,10 @@ class Raw:
         self.end(ENDED_NOW)
 
     def broke(self, side: Side, error: OSError) -> None:
+        if self._is_over:
+            return
+        self.connection.counts.errors[BROKEN_CAUSE] += 1
         name = CLIENT if side is self.client else WORKLOAD
-        if not self._is_over:
-            self.connection.counts.errors[BROKEN_CAUSE] += 1
         self.end(f"{name} is gone: {error.strerror or error}")
 
     def end(self, reason: str) -> None:
@@ -71,6 +72,8 @@ class Raw:
         self.workload.close(is_orderly=is_orderly)
         self.connection.closed(sent=self.client.count, received=self.workload.count, reason=reason)
         self._over(self)
+        # They know each other, and us: it would be the collector's work to find out that nobody else does.
+        del self.client.other, self.workload.other, self.client, self.workload
 
 
 class Side:
