@@ -19,6 +19,8 @@ def raw() -> list[Row]:
         _row("CPU of a connection", "conn16", "CPU ms", "hgate", "haproxy", most=1.25),
         _row("memory of a connection", "idle", "KiB each", "hgate", "haproxy", most=0.35),
         _row("memory of a connection", "idle", "KiB each", "hgate", "envoy", most=0.06),
+        _row("latency beside 2,000 half hellos, of that without", "slow", "ratio", "hgate", "", most=1.2),
+        _row("CPU with 2,000 half hellos at rest", "slow", "CPU % at rest", "hgate", "", most=1.0),
     ]
     return rows
 
@@ -41,7 +43,7 @@ def tunnels(kind: str) -> list[Row]:
 def _row(
     what: str, metric: str, value: str, ours: str, peer: str, *, most: float | None = None, least: float | None = None
 ) -> Row:
-    what = f"{ours}: {what} ({metric}, {value}) against {peer}"
+    what = f"{ours}: {what} ({metric}, {value})" + (f" against {peer}" if peer else "")
     return Row(what=what, metric=metric, value=value, ours=ours, peer=peer, most=most, least=least)
 
 
