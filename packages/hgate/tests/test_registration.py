@@ -329,6 +329,39 @@ def test_what_is_being_deleted_declares_nothing_more() -> None:
     assert "uid-demo-web" in result.known
 
 
+def test_only_what_matters_makes_a_new_result() -> None:
+    made = registry(service("web", url()), service("other", None))
+    before = made.result()
+    for item in before.wanted:
+        made.put(item["kind"], item)  # as the server tells it back
+    changed = service("other", None)
+    changed["metadata"]["resourceVersion"] = "7"
+    changed["status"] = {"loadBalancer": {}}
+    made.put("Service", changed)
+    made.put("WorkloadEntry", {**service("x", None), "spec": {"address": "10.0.0.1", "ports": {"http": 80}}})
+    made.gate(GATE)
+    made.project(OWN)
+    assert made.result() is before
+    for change in (
+        lambda: made.put("Service", service("blue", url("blue"))),
+        lambda: made.put("Service", service("web", url(), timeout="20")),
+        lambda: made.put("Service", service("plain", None)),
+        lambda: made.drop("Service", "demo", "plain"),
+        lambda: made.put("Sidecar", {**service("mine", None), "kind": "Sidecar", "spec": {"egress": []}}),
+        lambda: made.policy("namespaces: {}"),
+        lambda: made.gate("10.3.3.3"),
+    ):
+        before = made.result()
+        change()
+        assert made.result() is not before
+
+
+def test_the_first_of_many_is_whole_before_the_second_begins() -> None:
+    result = registry(*(service(f"web-{number}", url(f"web-{number}"), created=number) for number in range(9))).result()
+    names = [item["metadata"]["name"] for item in result.wanted[1:]]
+    assert names == [f"web-{number}" for number in range(9) for _ in range(4)]
+
+
 def test_a_policy_that_takes_a_right_away_takes_routes_and_objects() -> None:
     made = registry(service("web", url()))
     made.policy("namespaces: {}")

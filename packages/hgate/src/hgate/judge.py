@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hgate import ownership, policy, written
+from hgate import ownership, policy
 from hgate.cloud_run import Service
 from hgate.declaration import DEFAULT_TIMEOUT, Declaration, Ref, Target
 from hgate.objects import Part, Registered, backing_names
@@ -43,7 +43,7 @@ class _Allowed:
 
 
 def judge(declared: Iterable[Declaration], *, known: Known, services: Services, claims: Mapping[str, str]) -> Judged:
-    """Decide about all declarations. ``services``: the Services that there are, by namespace and name."""
+    """Decide about all declarations. ``services``: those that somebody has made, by namespace and name."""
     refused: list[tuple[Declaration, Refused]] = []
     rows = list(declared)
     allowed = _allowed(rows, known=known, refused=refused)
@@ -134,8 +134,7 @@ def _clash(each: _Allowed, *, services: Services) -> Refused | None:
     if len(each.names) > 1 and not declaration.is_there:
         own.add(declaration.service)
     for name in sorted(own):
-        service = services.get((declaration.namespace, name))
-        if service is not None and not written.is_ours(service):
+        if (declaration.namespace, name) in services:
             return Refused(
                 f"a Service {declaration.namespace}/{name} is there, and says nothing of the gate",
                 hint="annotate that Service with hgate.krun/url, or rename it",

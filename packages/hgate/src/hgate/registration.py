@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hgate import cloud_run, declaration_read, judge, manifest, objects, ownership, policy_text, written
-from hgate.declaration import CONFIG_MAP, MANAGED_BY, MANAGER, Declaration, Ref
+from hgate.declaration import CONFIG_MAP, Declaration, Ref
 from hgate.judge import Judged
 from hgate.manifest import Manifest
-from hgate.objects import Registered, Surroundings
+from hgate.objects import Inward, Registered, Surroundings
 from hgate.policy import DEFAULT, NAMESPACE, WHERE, Listed, Policy
 from hgate.refusal import Refused
 from hgate.routes import Identity, Route
@@ -67,7 +67,8 @@ class Registry:
         self._gates: tuple[str, ...] = ()
         self._services: dict[tuple[str, str], Object] = {}
         self._sidecars: dict[str, dict[str, Mapping[str, Any]]] = {}  # by namespace and name, those of people
-        self._objects: dict[Key, Object] = {}  # those that declare, or may
+        self._entries: dict[Key, Object] = {}
+        self._maps: dict[tuple[str, str], str] = {}  # uids of config maps
         self._read: dict[Key, list[Declaration | Refusal]] = {}
         self._claims: dict[str, str] = {}
         self._listed: list[cloud_run.Service] | None = None
@@ -75,12 +76,15 @@ class Registry:
         self._policy_error = ""
         self._is_told = False
         self._built: dict[tuple[Registered, str], list[Manifest]] = {}
+        self._sides: dict[Inward, tuple[Surroundings, list[Manifest]]] = {}
+        self._result: Result | None = None  # until something that matters has changed
         if policy_text is not None:
             self.policy(policy_text)
         self.gate(gate_address)
 
     def policy(self, text: str | None) -> None:
         """The admins' map, ``None`` when there is none. One that cannot be read leaves the last good one in force."""
+        self._result = None
         try:
             self._policy, self._policy_error = policy_text.read(text) if text is not None else DEFAULT, ""
         except policy_text.PolicyError as error:
@@ -89,6 +93,7 @@ class Registry:
 
     def policy_unknown(self, reason: str) -> None:
         """What the map says cannot be told. Without one from before, nothing is allowed, and nothing deleted."""
+        self._result = None
         if not self._is_told:
             self._policy = None
         self._policy_error = f"{WHERE}: {reason}"
@@ -100,12 +105,13 @@ class Registry:
 
     def project(self, number: str) -> None:
         """The gate's own project, by its number."""
-        self._own = number
+        if number != self._own:
+            self._own, self._result = number, None
 
     def trust_domain(self, text: str) -> None:
         """The mesh's: callers insist on identities of it."""
         if text != self._trust_domain:
-            self._trust_domain = text
+            self._trust_domain, self._result = text, None
             self._built.clear()
 
     def gate(self, addresses: str | Sequence[str]) -> None:
@@ -113,49 +119,72 @@ class Registry:
         given = (addresses,) if isinstance(addresses, str) else tuple(addresses)
         found = tuple(address for address in given if address)
         if found != self._gates:
-            self._gates = found
+            self._gates, self._result = found, None
             self._built.clear()
-            for key, item in self._objects.items():
-                if key[0] == "WorkloadEntry":
-                    self._read[key] = list(self._declarations(key[0], item))
+            for key, item in self._entries.items():
+                self._declare(key, item)
 
     def cloud_run(self, services: Iterable[cloud_run.Service]) -> None:
         """All that the Cloud Run API lists; to be called with complete answers only."""
-        self._listed = list(services)
+        listed = list(services)
+        if listed != self._listed:
+            self._listed, self._result = listed, None
 
     def put(self, kind: str, item: Object) -> None:
-        """An object that is new, or has changed."""
+        """An object that is new, or has changed. What we have written comes back so, too, and changes nothing."""
         metadata = item["metadata"]
         place = (metadata["namespace"], metadata["name"])
-        if kind == "ConfigMap" and place == (SYSTEM, CLAIMS):
-            self._claims = dict(item.get("data") or {})
-            return
-        if kind == "Service":
-            self._services[place] = _slim(item)
-        elif kind == "Sidecar":
-            if not written.is_ours(item):
-                self._sidecars.setdefault(place[0], {})[place[1]] = item.get("spec") or {}
-            return
-        elif kind not in ("WorkloadEntry", "ConfigMap") or (kind == "ConfigMap" and place[1] != CONFIG_MAP):
-            return
-        key = (kind, *place)
-        # What is being deleted declares nothing more: its objects would be made anew while others delete them.
-        found = [] if metadata.get("deletionTimestamp") else list(self._declarations(kind, item))
-        if found or kind != "Service":
-            self._objects[key], self._read[key] = item, found
-        else:
-            self._forget(key)
+        if kind == "Sidecar":
+            self._note(self._sidecars.setdefault(place[0], {}), place[1], _spec_of_somebody(item))
+        elif kind == "ConfigMap" and place == (SYSTEM, CLAIMS):
+            claims = dict(item.get("data") or {})
+            if claims != self._claims:
+                self._claims, self._result = claims, None
+        elif kind in ("Service", "WorkloadEntry") or (kind == "ConfigMap" and place[1] == CONFIG_MAP):
+            if kind == "Service":
+                self._note(self._services, place, _slim(item))
+            if kind == "ConfigMap":
+                self._note(self._maps, place, str(metadata.get("uid", "")))
+            self._declare((kind, *place), item)
 
     def drop(self, kind: str, namespace: str, name: str) -> None:
         """An object that is gone."""
-        if kind == "Service":
-            self._services.pop((namespace, name), None)
-        elif kind == "Sidecar":
-            self._sidecars.get(namespace, {}).pop(name, None)
-        self._forget((kind, namespace, name))
+        place = (namespace, name)
+        if kind == "Sidecar":
+            self._note(self._sidecars.get(namespace, {}), name, None)
+        elif kind == "Service":
+            self._note(self._services, place, None)
+        elif kind == "ConfigMap":
+            self._note(self._maps, place, None)
+        self._declare((kind, *place), None)
+
+    def _note(self, kept: dict[Any, Any], key: object, value: object) -> None:
+        """Keep what matters of an object, nothing for ``None``; only another value is a change."""
+        if kept.get(key) != value:
+            self._result = None
+            if value is None:
+                del kept[key]
+            else:
+                kept[key] = value
+
+    def _declare(self, key: Key, item: Object | None) -> None:
+        # What is being deleted declares nothing more: its objects would be made anew while others delete them.
+        is_leaving = item is None or item["metadata"].get("deletionTimestamp")
+        found = [] if item is None or is_leaving else self._declarations(key[0], item)
+        self._note(self._read, key, found or None)
+        if key[0] == "WorkloadEntry":  # which of them are meant depends on where the gate is
+            if item is None:
+                self._entries.pop(key, None)
+            else:
+                self._entries[key] = item
 
     def result(self) -> Result:
-        """What follows from all of it now."""
+        """What follows from all of it now; the same object as long as nothing has changed."""
+        if self._result is None:
+            self._result = self._follow()
+        return self._result
+
+    def _follow(self) -> Result:
         refused = [each for found in self._read.values() for each in found if isinstance(each, Refusal)]
         known = self._known()
         had_claims = bool(self._claims)
@@ -180,9 +209,7 @@ class Registry:
                 for part in each.parts
                 if part.accepted.identity is not None
             ),
-            known=frozenset(
-                item["metadata"].get("uid", "") for item in (*self._objects.values(), *self._services.values())
-            ),
+            known=frozenset((*self._maps.values(), *(each["uid"] for each in self._services.values()))),
             policy_error=self._policy_error,
             is_settled=bool(self._gates)
             and self._policy is not None
@@ -191,20 +218,34 @@ class Registry:
         )
 
     def _wanted(self, judged: Judged, *, had_claims: bool) -> list[Manifest]:
+        """By declaration, so that of many the first work before the last are written."""
         followed = [each for each in judged.registered if each.declaration.writes]
-        made: list[Manifest] = []
-        for side in objects.sides(followed):
-            made += objects.inward(side, around=self._around(side.namespace))
-        for each in followed:
-            key = (each, self._gates[0])
-            if key not in self._built:
-                self._built[key] = objects.manifests(each, gate=self._gates[0], trust_domain=self._trust_domain)
-            made += self._built[key]
-        if len(self._built) > 2 * len(followed) + 64:
-            self._built = {(each, self._gates[0]): self._built[each, self._gates[0]] for each in followed}
         # First of all: what is written after it would be of nobody if we were killed.
         claims = manifest.config_map(CLAIMS, namespace=SYSTEM, data=judged.claims)
-        return ([written.sealed(claims)] if judged.claims or had_claims else []) + made
+        made: list[Manifest] = [written.sealed(claims)] if judged.claims or had_claims else []
+        sides = {(side.namespace, side.workload): side for side in objects.sides(followed)}
+        around = {namespace: self._around(namespace) for namespace in {key[0] for key in sides}}
+        built, kept = self._built, self._sides
+        self._built, self._sides = {}, {}
+        for each in followed:
+            for part in each.parts:
+                side = sides.pop((each.declaration.namespace, part.workload(each.declaration)), None)
+                if side is not None:
+                    made += self._side(side, around[side.namespace], kept=kept)
+            key = (each, self._gates[0])
+            self._built[key] = built.get(key) or objects.manifests(
+                each, gate=self._gates[0], trust_domain=self._trust_domain
+            )
+            made += self._built[key]
+        return made
+
+    def _side(
+        self, side: Inward, around: Surroundings, *, kept: Mapping[Inward, tuple[Surroundings, list[Manifest]]]
+    ) -> list[Manifest]:
+        before = kept.get(side)
+        made = before[1] if before and before[0] == around else objects.inward(side, around=around)
+        self._sides[side] = (around, made)
+        return made
 
     def _around(self, namespace: str) -> Surroundings:
         """What people have made of Sidecars: the common one of a namespace wins over that of the whole mesh."""
@@ -233,7 +274,7 @@ class Registry:
     def _attached(self, declared: Declaration) -> Declaration:
         """A declaration by config map has the ports of a Service of its name that somebody made."""
         service = self._services.get((declared.namespace, declared.service))
-        if service is None or written.is_ours(service):
+        if service is None:
             return declared
         try:
             ports = declaration_read.ports(service)
@@ -242,7 +283,10 @@ class Registry:
         selector = tuple(sorted((service["spec"].get("selector") or {}).items()))
         return replace(declared, ports=ports, selector=selector, is_there=True)
 
-    def _declarations(self, kind: str, item: Object) -> Iterator[Declaration | Refusal]:
+    def _declarations(self, kind: str, item: Object) -> list[Declaration | Refusal]:
+        return list(self._each_declaration(kind, item))
+
+    def _each_declaration(self, kind: str, item: Object) -> Iterator[Declaration | Refusal]:
         """What an object declares; what cannot be read is a refusal already."""
         if kind == "ConfigMap":
             ref = declaration_read.ref_of(item, kind=kind)
@@ -264,15 +308,18 @@ class Registry:
         if found is not None:
             yield found
 
-    def _forget(self, key: Key) -> None:
-        self._objects.pop(key, None)
-        self._read.pop(key, None)
+
+def _slim(item: Object) -> Object | None:
+    """What is asked of a Service of somebody's that declares nothing: that its name is taken, and its ports."""
+    if written.is_ours(item):
+        return None
+    spec = item.get("spec") or {}
+    said = {key: spec[key] for key in ("ports", "selector", "type", "clusterIP") if key in spec}
+    return {"uid": item["metadata"].get("uid", ""), "spec": said}
 
 
-def _slim(item: Object) -> Object:
-    """What is asked of a Service that declares nothing: whose it is, and its ports."""
-    mark = {MANAGED_BY: MANAGER} if written.is_ours(item) else {}
-    return {"metadata": {"uid": item["metadata"].get("uid", ""), "labels": mark}, "spec": item.get("spec") or {}}
+def _spec_of_somebody(item: Object) -> Mapping[str, Any] | None:
+    return None if written.is_ours(item) else item.get("spec") or {}
 
 
 def _split(sidecars: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[Mapping[str, str], ...], Mapping[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hgate.refusal import Refused, shown
 
@@ -63,6 +64,7 @@ class ServiceUrl:
         return f"{SCHEME}{self.host}"
 
 
+@lru_cache(maxsize=4096)
 def parse(text: str) -> ServiceUrl:
     """Read a declared URL.
 
