@@ -23,6 +23,7 @@ command -v dash >/dev/null || missing="$missing dash"
 command -v busybox >/dev/null || missing="$missing busybox"
 command -v shellcheck >/dev/null || missing="$missing shellcheck"
 command -v h2load >/dev/null || missing="$missing nghttp2-client"
+command -v cc >/dev/null || missing="$missing gcc libc6-dev"
 command -v etcd >/dev/null || missing="$missing etcd-server"
 # The engine of the container tests, unless another one is here already; their base image is made by mmdebstrap.
 command -v dockerd >/dev/null || [ -S /var/run/docker.sock ] || missing="$missing docker.io"

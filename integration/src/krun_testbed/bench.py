@@ -256,7 +256,17 @@ def main(count: int) -> None:
     click.echo("\nModules loaded by --version:")
     click.echo(imports())
     # Late: they take their tools from here.
-    from krun_testbed import bench_containers, bench_discover, bench_iptables, bench_mesh, bench_public
+    from krun_testbed import (
+        bench_containers,
+        bench_discover,
+        bench_hgate,
+        bench_hgate_registrations,
+        bench_hgate_routes,
+        bench_iptables,
+        bench_mesh,
+        bench_public,
+        bench_tunnel,
+    )
 
     click.echo(f"\nDiscovery in a real Kubernetes API:\n{bench_discover.report(count)}")
 
@@ -264,6 +274,10 @@ def main(count: int) -> None:
     click.echo(f"\nIn a mesh with a control plane, until the application begins:\n{bench_mesh.report(count)}")
     click.echo(f"\nPublic requests through hboned:\n{bench_public.report(min(count, 5))}")
 
+    click.echo(f"\nTunnels:\n{bench_tunnel.report(min(count, 5))}")
+    click.echo(f"\nhgate, what it leads on:\n{bench_hgate.report(min(count, 5))}")
+    click.echo(f"\nhgate, looked up among its routes:\n{bench_hgate_routes.report()}")
+    click.echo(f"\nhgate, registrations in a real Kubernetes API:\n{bench_hgate_registrations.report()}")
     click.echo(f"\nContainers, from docker run to the first answer:\n{bench_containers.report(count)}")
 
 
