@@ -24,8 +24,11 @@ ENDED = "ended"
 LOCAL_GONE = "local end is gone"
 # How long the peer must be quiet after our last byte before we end the stream; see ``_linger``.
 QUIET = 0.25
-SHARED_TURN = 64 * 1024  # bytes of one turn while others send, too
-ALONE_TURN = 256 * 1024
+FULL_TURN = 256 * 1024  # bytes
+# While others of the connection send little, and so may wait for an answer: they were seen not longer ago than so many
+# turns of those that send much.
+SHARED_TURN = 64 * 1024
+SMALL, REMEMBERED = 4 * 1024, 64
 MAX_PIECES = 256  # of one system call
 
 
@@ -104,10 +107,8 @@ class Carry:
         if self._first:
             self._send_first(room)
             return
-        is_alone = session.last_sender is self
-        session.last_sender = self
         buffers = session.poller.buffers
-        room = min(room, ALONE_TURN if is_alone else SHARED_TURN)
+        room = min(room, self._share())
         try:
             count, in_slots = buffers.read(self._local, room=room, frame=session.core.frame_size)
         except BlockingIOError:
@@ -120,12 +121,22 @@ class Carry:
             self._local_ended()
             return
         self.from_local += count
+        if count < SMALL:
+            session.small_turns = REMEMBERED
         session.core.charge(flow, count)
         if session.send_framed(buffers.framed(count, stream=flow.number, in_slots=in_slots)):
             self._watch(self._mask | READ)
         else:
             self._watch(self._mask & ~READ)
             session.wait(self)
+
+    def _share(self) -> int:
+        """How many bytes this turn may have."""
+        session = self._session
+        is_shared = session.small_turns > 0 and session.last_sender is not self
+        session.last_sender = self
+        session.small_turns = max(0, session.small_turns - 1)
+        return SHARED_TURN if is_shared else FULL_TURN
 
     def _send_first(self, room: int) -> None:
         count = min(room, len(self._first))

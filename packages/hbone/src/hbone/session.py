@@ -85,6 +85,7 @@ class Session:
         self.is_over = False
         self.fault = ""  # what the peer did wrong, once it has
         self.last_sender: Sender | None = None
+        self.small_turns = 0  # while it is not 0, somebody has sent little not long ago
         self._first = first
         self._hello = hello
         self._last_bytes = last_bytes
