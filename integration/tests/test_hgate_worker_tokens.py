@@ -82,6 +82,10 @@ def token(text: str, *, life: float = 3600.0) -> feed.Token:
     return feed.Token(identity=B, token=text, expires=time.time() + life, email="gate@p.iam.gserviceaccount.com")
 
 
+def needs(worker: Worker) -> list[feed.Need]:
+    return [message for message in worker.heard if isinstance(message, feed.Need)]
+
+
 def serves(client: socket.socket) -> bool:
     got = b""
     while len(got) < len(HELLO):
@@ -89,14 +93,14 @@ def serves(client: socket.socket) -> bool:
     return got == HELLO
 
 
-def test_connections_wait_for_a_token_that_is_asked_for_once(address: str, front: Front, worker: Worker) -> None:
+def test_connections_wait_for_a_token_that_is_not_asked_for_by_each(address: str, front: Front, worker: Worker) -> None:
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(connect(address)) for _ in range(20)]
         worker.wait_for_count(token_waiting=20)
         assert front.connections == 0
         worker.tell(token("good.token.x"))
         assert all(serves(client) for client in clients)
-    assert [message for message in worker.heard if isinstance(message, feed.Need)] == [feed.Need(identity=B)]
+    assert 0 < len(needs(worker)) < 20  # once a second, on a machine as slow as that
     assert set(front.requests) == {"good.token.x"}
     assert "good.token" not in worker.running.said()
 
@@ -112,7 +116,7 @@ def test_first_use_of_each_token_is_told(address: str, front: Front, worker: Wor
         with connect(address) as client:
             assert serves(client)
     worker.running.wait_for("(?s)(connection closed.*){6}")
-    assert [message for message in worker.heard if isinstance(message, feed.Need)] == [feed.Need(identity=B)] * 2
+    assert needs(worker) == [feed.Need(identity=B)] * 2
 
 
 def test_token_that_is_refused_is_made_anew_and_the_connection_lives(
@@ -152,21 +156,17 @@ def test_other_refusals_are_not_tried_again(address: str, front: Front, worker: 
     assert front.requests == ["old.token.x"]
 
 
-def test_token_that_cannot_be_made_is_said_and_not_asked_for_by_each(
-    address: str, front: Front, worker: Worker
-) -> None:
-    with connect(address) as client:
-        worker.wait_for(feed.Need)
+def test_token_that_cannot_be_made_is_said_by_each_connection(address: str, front: Front, worker: Worker) -> None:
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(address)) for _ in range(6)]
+        worker.wait_for_count(token_waiting=6)
         worker.tell(feed.NoToken(identity=B, error="the metadata server says 403", hint="grant it"))
-        with pytest.raises(ConnectionResetError):
-            read_all(client)
-    for _ in range(5):
-        with connect(address) as client, pytest.raises(ConnectionResetError):
-            read_all(client)
-    worker.running.wait_for("(?s)(connection failed.*){6}")
-    reasons = {str(line["reason"]) for line in worker.lines("connection failed")}
-    assert reasons == {"no ID token for https://b.example: the metadata server says 403 (hint: grant it)"}
-    assert len([message for message in worker.heard if isinstance(message, feed.Need)]) <= 2
+        for client in clients:
+            with pytest.raises(ConnectionResetError):
+                read_all(client)
+    worker.wait_for_count(**{"error:token": 6})
+    reasons = [line["reason"] for line in worker.lines("connection failed")]
+    assert reasons == ["no ID token for https://b.example: the metadata server says 403 (hint: grant it)"] * 6
     assert front.connections == 0
 
 

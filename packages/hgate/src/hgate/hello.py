@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from sys import intern
 
 from hbone.poller import READ, Poller
 from hgate.clienthello import MAX_SIZE, HelloError, Parser, in_one_piece
@@ -131,7 +132,7 @@ class Hello:
             self.refuse(str(error), cause=HELLO)
             return
         if found is not None:
-            connection.sni = found.sni
+            connection.sni = intern(found.sni)  # a few names, and thousands of connections
             self._finish()
             self._hellos.whole(connection, self._read)
 
