@@ -11,19 +11,12 @@ from hbone import sockets
 from hbone.backlog import Backlog, Piece
 from hbone.poller import READ, WRITE, Poller
 
-# Bytes that the kernel takes before they are on their way: beyond that a stream's own socket holds back its sender,
-# and what others have to say does not queue behind them.
-UNSENT = 128 * 1024
-
 
 class Link:
     """The connected socket. It calls back from within the loop, and never from within ``send``."""
 
     def __init__(self, connected: socket.socket, *, poller: Poller) -> None:
         sockets.tune(connected)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            with contextlib.suppress(OSError):  # not TCP
-                connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
         connected.setblocking(False)
         self.poller = poller
         self.is_closed = False
