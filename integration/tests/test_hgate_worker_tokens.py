@@ -115,7 +115,7 @@ def test_first_use_of_each_token_is_told(address: str, front: Front, worker: Wor
     for _ in range(3):
         with connect(address) as client:
             assert serves(client)
-    worker.running.wait_for("(?s)(connection closed.*){6}")
+    worker.wait_for_count(tunnels=6, open_tunnels=0)
     assert needs(worker) == [feed.Need(identity=B)] * 2
 
 
