@@ -19,7 +19,7 @@ from krun_testbed.kubernetes import Kubernetes
 KILLS = 200 if os.environ.get("KRUN_SOAK") else 10
 SERVICES = 6
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(120 + KILLS * 15)]
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(300 + KILLS * 30)]
 
 
 @pytest.fixture
