@@ -107,9 +107,11 @@ class Dialling:
 
     def broke(self, error: StreamBroken) -> None:
         if not self._is_over:
+            has_begun = self._dialled is not None
             self._end()
             self.session.forget(self.flow.number)
-            self._gone(str(error))
+            if has_begun:  # else nobody has heard of it
+                self._gone(str(error))
 
     def has_room(self) -> None:
         """Nothing is sent yet."""

@@ -22,8 +22,9 @@ class Greeting:
         self._reason = ""
 
     def drain(self) -> None:
-        """Nobody waits for its first word any more."""
-        self._link.abort()
+        """Nobody waits for its first word any more; one that has come is served."""
+        if not self._is_over.is_set():
+            self._link.abort()
 
     async def first_bytes(self, *, seconds: float) -> tuple[bytes, bool]:
         """What the client says, and whether that begins HTTP/2. Nothing, when it ends, or says nothing in time.

@@ -123,6 +123,8 @@ class Pool:
 
     def _serve(self) -> None:
         """Give those who wait what is free."""
+        if not self._waiting:
+            return
         if any(session.core.is_greeted and not session.core.limit for session in self._sessions):
             self._fail(errors.Unreachable(f"{self._what}: it takes no streams", hint="see the server's settings"))
         while self._waiting:

@@ -141,6 +141,7 @@ class Server:
         self._open.add(session)
         try:
             async with asyncio.TaskGroup() as group:
+                self._drain_late(session)
                 session.on_stream(lambda event: self._opened(session, event, group=group, tally=tally))
                 try:
                     await session.run()
@@ -151,6 +152,11 @@ class Server:
             if session.fault:
                 log.warning("connection refused", extra={"fields": {"peer": peer, "reason": session.fault}})
         return session.fault or "ended"
+
+    def _drain_late(self, connection: Session | ClientConnection) -> None:
+        """The end may have come while it was found out what the client speaks: what it has said already is served."""
+        if self._stop.draining.is_set():
+            asyncio.get_running_loop().call_soon(connection.drain)
 
     async def _http1(self, link: Link, *, first: bytes, tally: Tally) -> str:
         from hbone.connection_http1 import ClientConnection  # late: it brings h11, which no tunnel needs
@@ -166,6 +172,7 @@ class Server:
             work=self._work,
         )
         self._open.add(connection)
+        self._drain_late(connection)
         try:
             await connection.run()
         finally:
