@@ -87,7 +87,13 @@ def test_two_replicas_write_it_once_and_the_other_goes_on_when_one_ends(hgate: I
         holds(hgate, MCON_ADDR="203.0.113.7")
         assert second.metric("hgate_is_leader") == {"": 0.0}
         assert second.said("mesh-env written") == []
+        # In the middle of something to write.
+        hgate.balanced(public="203.0.113.9", internal="10.1.2.3")
         assert first.running.terminate() == 0
+        lease = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/hgate"
+        assert (
+            hgate.kubernetes.admin.get(lease)["spec"]["holderIdentity"] != first.said("holds the lease")[0]["replica"]
+        )
         hgate.balanced(public="203.0.113.8", internal="10.1.2.3")
         holds(hgate, MCON_ADDR="203.0.113.8")
         assert second.metric("hgate_is_leader") == {"": 1.0}

@@ -37,7 +37,9 @@ class _Known:
 
 
 class Cluster:
-    """``changed`` is called in the loop after something may be other than before."""
+    """``changed`` is called in the loop when what is declared may be other than before, ``disturbed`` when that is
+    only so of what hgate itself has written: then nothing is to be judged anew, and much is spared.
+    """
 
     def __init__(
         self,
@@ -47,12 +49,14 @@ class Cluster:
         registry: Registry,
         outages: Outages,
         changed: Callable[[], None],
+        disturbed: Callable[[], None],
         timing: Timing | None = None,
     ) -> None:
         self._system = system
         self._registry = registry
         self._outages = outages
         self._changed = changed
+        self._disturbed = disturbed
         self._loop = asyncio.get_running_loop()
         self._declarations = resources.declarations(system=system)
         settings = resources.settings(system=system)
@@ -127,7 +131,7 @@ class Cluster:
                 continue
             old = known.objects.get((namespace, name))
             if is_gone or old is None or int(_version(old) or 0) < int(_version(item) or 0):
-                self._change(resource, known, item, is_gone=is_gone)
+                self._keep(resource, known, resource.slimmed(item), is_gone=is_gone)
 
     def _named(self, kind: str, name: str) -> Iterable[Object]:
         for resource, known in self._known.items():
@@ -145,6 +149,7 @@ class Cluster:
     def _take(self, event: Event) -> None:
         known = self._known[event.resource]
         who = label(event.resource)
+        before = (known.is_listed, known.is_denied)
         match event:
             case Listed():
                 self._list(event.resource, known, event.items)
@@ -155,7 +160,8 @@ class Cluster:
                 self._outages.worked(who)
             case Failed():
                 self._fail(known, event, who=who)
-        self._changed()
+        if (known.is_listed, known.is_denied) != before:
+            self._changed()
 
     def _fail(self, known: _Known, event: Failed, *, who: str) -> None:
         error = event.error
@@ -169,22 +175,34 @@ class Cluster:
         self._outages.failed(who, error, access=event.access)
 
     def _list(self, resource: Resource, known: _Known, items: tuple[Object, ...]) -> None:
-        listed = {_name(item): item for item in items}
+        listed = {_name(item) for item in items}
         for gone in [name for name in known.objects if name not in listed]:
             self._change(resource, known, known.objects[gone], is_gone=True)
-        for name, item in listed.items():
-            old = known.objects.get(name)
-            if old is None or _version(old) != _version(item):
-                self._change(resource, known, item, is_gone=False)
+        for item in items:
+            self._change(resource, known, item, is_gone=False)
         known.is_listed, known.is_denied = True, False
         if resource.name == resources.POLICY and (self._system, resources.POLICY) not in listed:
             self._registry.policy(None)
 
     def _change(self, resource: Resource, known: _Known, item: Object, *, is_gone: bool) -> None:
+        old = known.objects.get(_name(item))
+        if is_gone and old is None:
+            return
+        if not is_gone and old is not None and _content(resource, old) == _content(resource, item):
+            known.objects[_name(item)] = item  # a new version that says the same
+            return
+        self._keep(resource, known, item, is_gone=is_gone)
+        is_written = resources.is_ours(item) and (old is None or resources.is_ours(old))
+        # Claims are ours, too, and others follow from them.
+        if resource.name == resources.MESH_ENV or (is_written and resource.name != resources.CLAIMS):
+            self._disturbed()
+        else:
+            self._changed()
+
+    def _keep(self, resource: Resource, known: _Known, item: Object, *, is_gone: bool) -> None:
         name = _name(item)
         if is_gone:
-            if known.objects.pop(name, None) is None:
-                return
+            known.objects.pop(name, None)
         else:
             known.objects[name] = item
         if resource in self._settings:
@@ -217,3 +235,11 @@ def _name(item: Object) -> tuple[str, str]:
 
 def _version(item: Object) -> str:
     return str(item["metadata"].get("resourceVersion", ""))
+
+
+def _content(resource: Resource, item: Object) -> Object:
+    """What an object says: of its status only what load balancers tell of Services matters here."""
+    metadata = {key: value for key, value in item["metadata"].items() if key not in ("resourceVersion", "generation")}
+    # Lists leave the kind of their items away.
+    left_out = ("metadata", "kind", "apiVersion", *(() if resource.kind == "Service" else ("status",)))
+    return {"metadata": metadata, **{key: value for key, value in item.items() if key not in left_out}}

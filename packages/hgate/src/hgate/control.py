@@ -80,11 +80,14 @@ class Control:
                 others.append(group.create_task(self._keeper.run()))
             if registrar:
                 others.append(group.create_task(registrar.run()))
-                others.append(group.create_task(self._give_up(registrar)))
+            giving_up = group.create_task(self._give_up(registrar)) if registrar else None
             try:
                 await self._workers.run(self._stop)
+                if giving_up:
+                    # The lease is given back before we are gone: else the next replica waits until it has run out.
+                    await giving_up
             finally:
-                for task in others:
+                for task in [*others, *([giving_up] if giving_up else [])]:
                     task.cancel()
                 if self._keeper:
                     self._keeper.allow(())

@@ -105,7 +105,7 @@ class Election:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, *, patience: float = 2.0) -> None:
+    def stop(self, *, patience: float = 5.0) -> None:
         """Give the lease back, so that another replica need not wait; for at most ``patience`` seconds."""
         self._stopped.set()
         self._thread.join(patience)
@@ -166,7 +166,7 @@ class Election:
         self._say()
         path = f"{self._collection}/{self._name}"
         try:
-            lease = self._kube.get(path)
+            lease = self._ours or self._kube.get(path)
             if lease and (lease.get("spec") or {}).get("holderIdentity") == self._me:
                 spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
                 self._kube.replace(path, {**lease, **_KIND, "spec": spec})

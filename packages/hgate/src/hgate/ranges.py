@@ -13,21 +13,23 @@ from hgate.kube_answer import Answer
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def ranges(kube: Kube, *, failed: Callable[[Answer | errors.Unreachable], None]) -> tuple[str, ...]:
+def ranges(kube: Kube, *, failed: Callable[[Answer | errors.Unreachable], None]) -> tuple[str, ...] | None:
     """Those of each ServiceCIDR (Kubernetes 1.33 and later), and of each node, joined where they lie side by side.
 
-    Empty when one of the two cannot be known: half of them would be worse than what workloads find out by themselves.
+    Empty when one of the two is not known here: half of them would be worse than what workloads find out by themselves.
+    ``None`` when it could not be asked for.
     """
     try:
         services = list(_all(kube.list("/apis/networking.k8s.io/v1/servicecidrs"), "cidrs"))
         pods = list(_all(kube.list("/api/v1/nodes"), "podCIDRs"))
     except Answer as answer:
-        if answer.status != 404:
-            failed(answer)
-        return ()
+        if answer.status == 404:
+            return ()  # older than ServiceCIDRs
+        failed(answer)
+        return None
     except errors.Unreachable as error:
         failed(error)
-        return ()
+        return None
     return _joined([*services, *pods]) if services and pods else ()
 
 

@@ -73,6 +73,7 @@ class Registrar:
             registry=self._registry,
             outages=self.outages,
             changed=self._changed.set,
+            disturbed=self._to_write.set,
             timing=settings.watch_timing,
         )
         self._election = Election(
@@ -148,7 +149,8 @@ class Registrar:
         before, self._result = self._result, result
         if before is None or before.policy_error != result.policy_error:
             self._say_policy(result.policy_error)
-        self._routed(result)
+        if result is not before:  # the same one, when nothing that matters has changed
+            self._routed(result)
         self.settled.set()
         self._to_write.set()
 
@@ -161,6 +163,8 @@ class Registrar:
             self._to_write.clear()
             job = self._job()
             if job is None or not self._election.is_leader():
+                # Whoever writes now has its own failures.
+                self.outages.worked("writing")
                 continue
             if await self._is_written(job):
                 pause = 0.0
@@ -235,12 +239,14 @@ class Registrar:
         while True:
             if self._election.is_leader():
                 found = await in_thread(self._ask_ranges, name="ranges")
+                if found is not None:
+                    self.outages.worked("ranges")
                 if found and found != self._ranges:
                     self._ranges = found
                     self._to_write.set()
             await asyncio.sleep(RANGES_EVERY if self._ranges else CALM / 10)
 
-    def _ask_ranges(self) -> tuple[str, ...]:
+    def _ask_ranges(self) -> tuple[str, ...] | None:
         return ranges.ranges(self._kube, failed=lambda error: self._soon(self.outages.failed, "ranges", error))
 
     async def _list_services(self) -> None:

@@ -54,6 +54,15 @@ class Resource:
         selectors = {"labelSelector": self.labels, "fieldSelector": f"metadata.name={self.name}" if self.name else ""}
         return f"{self.path}?{urlencode({key: value for key, value in selectors.items() if value})}".rstrip("?")
 
+    def slimmed(self, item: Object) -> Object:
+        """Without what nobody here reads, and which is often the larger half."""
+        metadata = dict(item.get("metadata") or {})
+        metadata.pop("managedFields", None)
+        annotations = metadata.get("annotations")
+        if annotations and LAST_APPLIED in annotations:
+            metadata["annotations"] = {key: value for key, value in annotations.items() if key != LAST_APPLIED}
+        return self.slim({**item, "metadata": metadata})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
@@ -127,7 +136,7 @@ class Watch:
     def _list(self) -> None:
         items, version = self._kube.list_at(self.resource.query)
         self._hear()
-        kept = tuple(self._slim(item) for item in items if self.resource.keep(item))
+        kept = tuple(self.resource.slimmed(item) for item in items if self.resource.keep(item))
         self._tell(Listed(resource=self.resource, items=kept))
         self._version = version
 
@@ -169,7 +178,7 @@ class Watch:
         self._failures = 0
         if kind != "BOOKMARK":
             is_gone = kind == "DELETED" or not self.resource.keep(item)
-            self._tell(Changed(resource=self.resource, item=self._slim(item), is_gone=is_gone))
+            self._tell(Changed(resource=self.resource, item=self.resource.slimmed(item), is_gone=is_gone))
 
     def _answered(self, answer: Answer) -> None:
         if answer.is_expired:
@@ -195,15 +204,6 @@ class Watch:
         self._failures += 1
         self._tell(Failed(resource=self.resource, access=access, error=error, pause=pause))
         self._stopped.wait(pause)
-
-    def _slim(self, item: Object) -> Object:
-        """Without what nobody here reads, and which is often the larger half."""
-        metadata = dict(item.get("metadata") or {})
-        metadata.pop("managedFields", None)
-        annotations = metadata.get("annotations")
-        if annotations and LAST_APPLIED in annotations:
-            metadata["annotations"] = {key: value for key, value in annotations.items() if key != LAST_APPLIED}
-        return self.resource.slim({**item, "metadata": metadata})
 
     def _hear(self) -> None:
         self.heard = time.monotonic()
