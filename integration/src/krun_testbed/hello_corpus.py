@@ -8,6 +8,7 @@ of its bytes: it is what the client was told to ask for.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from krun_testbed.components import Missing
 
 FOLDER = tables.ROOT / "integration" / "tests" / "data" / "hellos"
 INDEX = FOLDER / "index.json"
+LINE = 96  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ def load() -> list[Caught]:
             client=entry["client"],
             sni=entry["sni"],
             alpn=None if entry["alpn"] is None else tuple(entry["alpn"]),
-            data=(FOLDER / f"{name}.bin").read_bytes(),
+            data=bytes.fromhex((FOLDER / f"{name}.hex").read_text(encoding="utf-8")),
         )
         for name, entry in found.items()
     ]
@@ -51,7 +53,9 @@ def store(caught: Sequence[Caught]) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     index = json.loads(INDEX.read_text(encoding="utf-8")) if INDEX.exists() else {}
     for one in caught:
-        (FOLDER / f"{one.name}.bin").write_bytes(one.data)
+        # As text, as every file here is.
+        lines = textwrap.wrap(one.data.hex(), LINE)
+        (FOLDER / f"{one.name}.hex").write_text("\n".join(lines) + "\n", encoding="utf-8")
         index[one.name] = {"client": one.client, "sni": one.sni, "alpn": one.alpn}
     INDEX.write_text(json.dumps(dict(sorted(index.items())), indent=2) + "\n", encoding="utf-8")
 
