@@ -81,7 +81,8 @@ def test_all_code_is_compiled_and_not_checked_again() -> None:
 def test_image_adds_little_beside_envoy() -> None:
     envoy = Path(components.envoy()).stat().st_size
     assert images.size(images.tag("golden")) - images.size(images.tag("base")) < 1.35 * envoy
-    assert images.size(images.tag("hgate")) - images.size(images.tag("base")) < 5e6
+    # The client of Kubernetes, without its classes for each kind, and what it wants: 44 MB of it, compiled.
+    assert images.size(images.tag("hgate")) - images.size(images.tag("base")) < 60e6
 
 
 def test_gateway_runs_without_rights_and_drains() -> None:
