@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +45,11 @@ class Place:
         """The client's end's ports, and the servers that they lead to."""
         return dict(zip((ECHO, SINK, SOURCE), self.servers.ports, strict=True))
 
-    def system(self, name: str, *running: Running) -> System:
+    def system(self, name: str, *running: Running, resident: Sequence[Running] = ()) -> System:
         for port in self.forwards:
             processes.wait_for_port(self.address, port)
         echo, sink, source = (f"{self.address}:{port}" for port in self.forwards)
-        return System(name=name, echo=echo, sink=sink, source=source, running=running)
+        return System(name=name, echo=echo, sink=sink, source=source, running=running, resident=resident)
 
 
 Maker = Callable[[Place], AbstractContextManager[System]]
@@ -146,7 +146,8 @@ def ours(name: str, *, is_tls: bool) -> Maker:
         with hboned(place, is_tls=is_tls) as server:
             processes.wait_for_port(place.address, SERVER)
             with hbone(place, is_tls=is_tls) as clients:
-                yield place.system(name, server, *clients)
+                # hbone is one process for each port that it forwards; one such is what a user has.
+                yield place.system(name, server, *clients, resident=(server, clients[0]))
 
     return make
 
@@ -168,7 +169,8 @@ def hbone_to_envoy(name: str, *, is_tls: bool) -> Maker:
         with envoy_server(place, is_tls=is_tls) as server:
             processes.wait_for_port(place.address, SERVER)
             with hbone(place, is_tls=is_tls) as clients:
-                yield place.system(name, server, *clients)
+                # hbone is one process for each port that it forwards; one such is what a user has.
+                yield place.system(name, server, *clients, resident=(server, clients[0]))
 
     return make
 

@@ -38,6 +38,7 @@ class System:
     sink: str
     source: str
     running: Sequence[Running] = ()
+    resident: Sequence[Running] = ()  # whose memory counts, when it is not that of all
     hellos: dict[str, Path] = field(default_factory=dict)  # what a connection says first, by server
 
     def more(self, server: str) -> tuple[str, ...]:
@@ -101,7 +102,7 @@ def idle(system: System, *, count: int = IDLE) -> Values:
 def cpu(system: System) -> float:
     """Seconds of CPU that its processes have used so far."""
     spent = 0
-    for pid in pids(system):
+    for pid in _with_below(system.running):
         words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         spent += int(words[11]) + int(words[12])
     return spent / TICKS
@@ -110,15 +111,15 @@ def cpu(system: System) -> float:
 def memory(system: System) -> int:
     """KiB that its processes hold, what is shared with others divided by their number."""
     total = 0
-    for pid in pids(system):
+    for pid in _with_below(system.resident or system.running):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 total += int(line.split()[1])
     return total
 
 
-def pids(system: System) -> list[int]:
-    return [pid for running in system.running for pid in (running.pid, *processes.children(running.pid))]
+def _with_below(running: Sequence[Running]) -> list[int]:
+    return [pid for one in running for pid in (one.pid, *processes.children(one.pid))]
 
 
 @contextmanager
