@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from krun_testbed.tunnels import connect, server
 pytestmark = pytest.mark.loopback
 
 COUNT = 10_000 if os.environ.get("KRUN_SOAK") else 1_000
+PART = 500  # of them, by one caller
 RAW_KIB, TUNNEL_KIB = 2.0, 6.0  # a connection; what was measured is half of it
 
 
@@ -42,7 +44,9 @@ def open_and_close(address: str, workers: Sequence[Worker], hello: Path, *, coun
     def are_open(wanted: int) -> bool:
         return sum(worker.count(f"open_{kind}") for worker in workers) == wanted
 
-    with load_generator.idle(f"{address}:{gate_worker.PORT}", count, str(hello)):
+    with contextlib.ExitStack() as stack:
+        for size in [PART] * (count // PART):
+            stack.enter_context(load_generator.idle(f"{address}:{gate_worker.PORT}", size, str(hello)))
         processes.wait_until(lambda: are_open(count), what="all are open")
         most = resident(workers)
         assert serves(address)
@@ -56,6 +60,7 @@ def hello(tmp_path: Path) -> Path:
     return tmp_path / "hello"
 
 
+@pytest.mark.timeout(300)
 def test_thousands_of_connections_led_on_as_they_are(address: str, hello: Path, tmp_path: Path) -> None:
     with (
         load_generator.servers(address=address, folder=tmp_path) as behind,
@@ -69,7 +74,9 @@ def test_thousands_of_connections_led_on_as_they_are(address: str, hello: Path, 
         before = resident(workers)
         most = open_and_close(address, workers, hello, count=COUNT, kind="raw")
         assert (most - before) / COUNT < RAW_KIB
-        assert open_and_close(address, workers, hello, count=COUNT, kind="raw") < most + 1024
+        # Half as many each: ports of callers are not free again for a minute.
+        second, third = (open_and_close(address, workers, hello, count=COUNT // 2, kind="raw") for _ in range(2))
+        assert third < second + 1024
 
 
 def test_a_thousand_tunnels(address: str, hello: Path, tmp_path: Path) -> None:
