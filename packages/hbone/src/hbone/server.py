@@ -20,9 +20,10 @@ from hbone.link import Link
 from hbone.link_tls import TlsLink
 from hbone.notify import Notify
 from hbone.offers import Offers, Refusal
+from hbone.party import Party
 from hbone.poller import of_loop
 from hbone.public import Public, Tally
-from hbone.session import Party, Session
+from hbone.session import Session
 from hbone.stop import Stop
 from hbone.stream import Stream, StreamBroken
 from hbone.tunnel import INTERNAL_ERROR, Connection

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 from hbone import events
-from hbone.allowance import Allowance
+from hbone.conduct import Conduct
 from hbone.flow import Flow
 from hbone.link import Link
+from hbone.party import Party, Sender
 from hbone.stream import ENDED_NOW, Stream, StreamBroken
 from hbone.tunnel import CANCEL, ENHANCE_YOUR_CALM, MAX_STREAMS, NO_ERROR, REFUSED_STREAM, Connection
 
@@ -19,43 +18,7 @@ TURN = 64 * 1024  # bytes that one stream may send before the others have their 
 MAX_BACKLOG = 1024 * 1024
 GOODBYE = 1.0  # seconds for the last bytes to leave a connection that is closed
 LAST_BYTES = 10.0  # the same, when the last stream of a drained connection has just ended
-# Streams that the client opens and resets (CVE-2023-44487): nghttp2's defaults. Each costs us a dial, it nothing.
-RESETS, RESETS_PER_SECOND = 1000, 33
-# Frames that carry nothing (CVE-2019-9512, -9515, -9518): far more than any peer needs, and too few to keep us busy.
-IDLE_FRAMES, IDLE_FRAMES_PER_SECOND = 10_000, 500
 MAX_SERVED = 2**29  # requests of one connection: the numbers of streams come to an end (RFC 9113 §5.1.1)
-
-
-class Party(Protocol):
-    """Who has a stream, and is told what the peer does with it."""
-
-    def informed(self, status: int, fields: events.Fields) -> None:
-        """The server has said something before its answer."""
-
-    def opened(self, status: int, fields: events.Fields) -> None:
-        """The server has answered."""
-
-    def received(self, pieces: Sequence[memoryview]) -> None:
-        """Payload, in memory that is used again afterwards."""
-
-    def ends_with(self, trailers: events.Fields) -> None:
-        """The end that follows has trailers."""
-
-    def ended(self) -> None:
-        """The peer has sent all."""
-
-    def has_room(self) -> None:
-        """A window that was closed is open again."""
-
-    def broke(self, error: StreamBroken) -> None:
-        """The stream is over."""
-
-
-class Sender(Protocol):
-    """Who waits for the socket to have room, to read what it sends then."""
-
-    def take_turn(self) -> None:
-        """Send a turn's worth, and wait again when the socket has no room for more."""
 
 
 class Session:
@@ -86,10 +49,7 @@ class Session:
         self.fault = ""  # what the peer did wrong, once it has
         self.last_sender: Sender | None = None
         self.small_turns = 0  # while it is not 0, somebody has sent little not long ago
-        self._first = first
-        self._hello = hello
-        self._last_bytes = last_bytes
-        self._max_backlog = max_backlog
+        self._first, self._hello, self._last_bytes, self._max_backlog = first, hello, last_bytes, max_backlog
         self._opened: Callable[[events.StreamOpened], Party] | None = None
         self._limit_changed: Callable[[], object] | None = None
         self._turn = asyncio.Lock()  # one sender at a time: first come, first served, and one chunk of memory
@@ -97,13 +57,10 @@ class Session:
         self._has_room = asyncio.Event()
         self._reason = "the connection was closed"
         self._deadline: asyncio.TimerHandle | None = None
-        self._is_greeted = False
-        self._is_flush_due = False
-        self._is_retired = False
+        self._is_greeted = self._is_flush_due = self._is_retired = False
         self._loop = loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = loop.create_future()
-        self._resets = Allowance(burst=RESETS, per_second=RESETS_PER_SECOND, now=loop.time())
-        self._idle_frames = Allowance(burst=IDLE_FRAMES, per_second=IDLE_FRAMES_PER_SECOND, now=loop.time())
+        self._conduct = Conduct(now=loop.time())
 
     def on_stream(self, opened: Callable[[events.StreamOpened], Party]) -> None:
         """Have ``opened`` called for each stream that the client opens (server side): it says who has it."""
@@ -127,14 +84,13 @@ class Session:
         return flow
 
     def open(self, *, scheme: str, authority: str, path: str, headers: tuple[tuple[str, str], ...]) -> Stream:
-        number = self.core.open(scheme=scheme, authority=authority, path=path, headers=headers)
-        stream = self.streams[number] = Stream(session=self, number=number)
-        self.flush()
-        return stream
+        return self._stream(self.core.open(scheme=scheme, authority=authority, path=path, headers=headers))
 
     def request(self, fields: events.Fields, *, ends: bool) -> Stream:
         """Ask for anything: all fields, pseudo-headers first."""
-        number = self.core.request(fields, ends=ends)
+        return self._stream(self.core.request(fields, ends=ends))
+
+    def _stream(self, number: int) -> Stream:
         stream = self.streams[number] = Stream(session=self, number=number)
         self.flush_soon()
         return stream
@@ -173,7 +129,7 @@ class Session:
                 if self.fault:
                     break
         if self.core.idle.count:
-            self._count_idle_frames()
+            self._judge(self._conduct.after_idle_frames(self.core.idle.take(), now=self._loop.time()))
         self.flush()
         if self.fault:
             self._finish()
@@ -211,6 +167,10 @@ class Session:
         if not self.is_over:
             self._blame(f"the peer did not begin HTTP/2 within {self._hello:g} s")
         self._finish()
+
+    def _judge(self, fault: str) -> None:
+        if fault and not self.fault:
+            self._blame(fault, code=ENHANCE_YOUR_CALM)
 
     def _blame(self, fault: str, *, code: int = NO_ERROR) -> None:
         """The peer's fault ends the connection."""
@@ -303,7 +263,7 @@ class Session:
         self.is_over = True
         self.core.close()
         self.flush()
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(GOODBYE):
                 if self.fault and not self.link.is_closed:
                     ended = asyncio.Event()
@@ -311,7 +271,10 @@ class Session:
                     await ended.wait()
                 self.link.close()
                 await self.link.closed.wait()
-        self.link.abort()
+        except TimeoutError:
+            pass
+        finally:
+            self.link.abort()
 
     def _finish_if_drained(self) -> None:
         if self.core.is_draining and not self.streams and not self.is_over:
@@ -340,8 +303,7 @@ class Session:
 
     def _opens(self, stream: int) -> None:
         """A window that was closed is open, or with 0 that of them all."""
-        parties = list(self.streams.values()) if not stream else [self.streams.get(stream)]
-        for party in parties:
+        for party in list(self.streams.values()) if not stream else [self.streams.get(stream)]:
             if party is not None:
                 party.has_room()
 
@@ -367,7 +329,7 @@ class Session:
 
     def _reset(self, stream: int, code: int) -> None:
         if not self.core.is_client:
-            self._count_reset()
+            self._judge(self._conduct.after_reset(now=self._loop.time()))
         if (party := self.streams.get(stream)) is not None:
             is_safe = code == REFUSED_STREAM
             party.broke(StreamBroken(f"reset by the peer, error code {code}", is_safe=is_safe))
@@ -380,18 +342,9 @@ class Session:
             return
         self.streams[number] = self._opened(event)
 
-    def _count_reset(self) -> None:
-        if not self._resets.spend(now=self._loop.time()):
-            self._blame("the peer opens and resets streams too fast", code=ENHANCE_YOUR_CALM)
-
-    def _count_idle_frames(self) -> None:
-        count = self.core.idle.take()
-        if count and not self.fault and not self._idle_frames.spend(now=self._loop.time(), count=count):
-            self._blame("the peer floods us with frames that carry nothing", code=ENHANCE_YOUR_CALM)
-
     def _refuse_after(self, last: int) -> None:
         """The peer will not look at streams beyond ``last`` (RFC 9113 §6.8): they may be tried elsewhere."""
-        for number, party in list(self.streams.items()):
-            if self.core.is_client and number > last:
+        for number, party in list(self.streams.items()) if self.core.is_client else ():
+            if number > last:
                 party.broke(StreamBroken("the peer takes no more streams", is_safe=True))
         self._finish_if_drained()
