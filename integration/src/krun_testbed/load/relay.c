@@ -20,7 +20,7 @@ struct way {
 static struct way *ways[DESCRIPTORS];
 static int is_spliced;
 
-/* Move what is there: -1 when the way has ended. */
+/* Move what is there: -1 when the way has ended, 1 when there may be more. */
 static int move(struct way *way)
 {
 	for (int turn = 0; turn < TURNS; turn++) {
@@ -45,7 +45,17 @@ static int move(struct way *way)
 			return errno == EAGAIN ? 0 : -1;
 		way->have = size;
 	}
-	return 0;
+	return 1;
+}
+
+/* Move, and have told again what may be left: an edge is told once. */
+static int serve_way(int poll, struct way *way)
+{
+	int result = move(way);
+
+	if (result > 0)
+		watch_again(poll, way->from, EPOLLIN | EPOLLOUT | EPOLLET, way->from);
+	return result < 0;
 }
 
 static void make(int from, int to)
@@ -99,11 +109,10 @@ int relay(char **arguments)
 			if (!way)
 				continue;
 			back = ways[way->to];
-			if (move(way) || move(back)) {
+			if (serve_way(poll, way) || serve_way(poll, back)) {
 				end(way);
 				end(back);
-			} else /* Edges are told once: what its turns have left is told again. */
-				watch_again(poll, descriptor, EPOLLIN | EPOLLOUT | EPOLLET, descriptor);
+			}
 		}
 	}
 }
