@@ -165,16 +165,7 @@ class Installed:
 
 def install(kubernetes: Kubernetes, *, folder: Path, without: Right | None = None) -> Installed:
     """Istio's kinds, and the manifests but for the Deployment; ``without``: a rule that hgate's roles lack."""
-    if not _knows_istio(kubernetes):
-        hgate_rounds.definitions(kubernetes)
+    hgate_rounds.definitions(kubernetes)
     items = [hgate_roles.lacking(item, without) if without else item for item in hgate_deployment.manifests()]
     kubernetes.apply(*[item for item in items if item["kind"] != "Deployment"])
     return Installed(kubernetes=kubernetes, folder=folder)
-
-
-def _knows_istio(kubernetes: Kubernetes) -> bool:
-    try:
-        kubernetes.admin.get("/apis/security.istio.io/v1")
-    except ApiError:
-        return False
-    return True

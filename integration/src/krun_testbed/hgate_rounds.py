@@ -31,11 +31,21 @@ DECLARING = ("Service", "ConfigMap", "WorkloadEntry", "Sidecar")
 
 def definitions(kubernetes: Kubernetes) -> None:
     """Let an API server without istiod know Istio's kinds: once, as that takes the server a while."""
-    try:
-        kubernetes.admin.get(f"/api/v1/namespaces/{SYSTEM}")
-    except ApiError:
+    if not _has(kubernetes, "/apis/security.istio.io/v1"):
         kubernetes.apply(istio_build.file(istio_build.DEFINITIONS))
+    # By itself: other tests at the same server make this namespace, too.
+    if not _has(kubernetes, f"/api/v1/namespaces/{SYSTEM}"):
         kubernetes.namespace(SYSTEM)
+
+
+def _has(kubernetes: Kubernetes, path: str) -> bool:
+    try:
+        kubernetes.admin.get(path)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return False
+    return True
 
 
 @dataclass(kw_only=True)
