@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from krun_testbed import mesh_agent, mesh_app, mesh_gate, mesh_pod, mesh_workload, processes
-from krun_testbed.mesh_app import App
 from krun_testbed.mesh_call import Answer
 from krun_testbed.mesh_cluster import SUFFIX, Cluster
 from krun_testbed.mesh_gate import Gate
@@ -36,7 +35,6 @@ class World:
     other: Pod
     bare: Pod
     gate: Gate
-    around: App
 
     @contextlib.contextmanager
     def applied(self, *objects: Mapping[str, Any]) -> Iterator[None]:
@@ -96,7 +94,7 @@ def world(cluster: Cluster) -> Iterator[World]:
     cluster.outside.names.update(WORLD)
     ports = {"http": (8080, 8080), "http-80": (80, 8080), "tcp": (9000, 9000)}
     with (
-        mesh_app.app(cluster.network.hub, name="around", port=80) as around,
+        contextlib.ExitStack() as around,
         cluster.gate() as gate,
         cluster.pod("web", namespace=namespace, account="web", service=False) as web,
         cluster.pod("other", namespace=namespace) as other,
@@ -104,6 +102,9 @@ def world(cluster: Cluster) -> Iterator[World]:
         mesh_app.talker(bare.place, port=9000, greeting=GREETING),
         mesh_app.talker(web.place, port=9000, greeting=GREETING),
     ):
+        # At its own addresses only: the hub's port 80 is that of other servers, too.
+        for address in WORLD.values():
+            around.enter_context(mesh_app.app(cluster.network.hub, name="around", port=80, address=address))
         cluster.service("web", web, namespace=namespace, ports=ports)
         cluster.service("bare", bare, namespace=namespace, ports=ports)
         cluster.register("a", gate, namespace=namespace, account="outside")
@@ -117,7 +118,6 @@ def world(cluster: Cluster) -> Iterator[World]:
                 other=other,
                 bare=bare,
                 gate=gate,
-                around=around,
             )
             made.settle()
             for pod in (web, other, bare):
