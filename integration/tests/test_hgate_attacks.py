@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,10 @@ def test_of_two_that_claim_one_name_the_older_stays(scene: Scene) -> None:
     world, hgate = scene.world, scene.hgate
     user = hgate.user(scene.victim)
     data = {"store": OWN}
+    path = f"/api/v1/namespaces/{scene.victim}/services/store"
+    made = datetime.fromisoformat(world.cluster.kubernetes.admin.get(path)["metadata"]["creationTimestamp"])
+    # Kubernetes knows ages by whole seconds: of two in one, the name decides.
+    processes.wait_until(lambda: datetime.now(tz=UTC) - made > timedelta(seconds=1), what="the next second")
     user.apply(
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "hgate"}, "data": data}, namespace=scene.victim
     )
