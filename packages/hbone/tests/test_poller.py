@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Callable, Coroutine
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from hbone.poller import READ, WRITE, PortablePoller, new_loop, of_loop
+from hbone.poller_epoll import EpollPoller
 
 pytestmark = pytest.mark.loopback
 
@@ -127,3 +129,19 @@ def test_timers_and_tasks_of_asyncio_have_their_turn_beside_a_file_that_is_alway
             poller.drop(ours.fileno())
 
     within("epoll", main)
+
+
+def test_asyncio_finds_what_it_has_registered_by_number_and_by_socket() -> None:
+    loop = new_loop()
+    here, there = socket.socketpair()
+    with contextlib.closing(loop), here, there:
+        poller = getattr(loop, "poller", None)
+        assert isinstance(poller, EpollPoller)
+        loop.add_reader(here, lambda: None)
+        loop.add_reader(here, lambda: None)
+        found = poller.get_map()
+        assert found[here] == found[here.fileno()]
+        assert here.fileno() in list(found)
+        assert found.get(there) is None
+        assert loop.remove_reader(here)
+        assert found.get(here) is None

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import select
 import selectors
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import Context
 from math import ceil
 from time import monotonic
@@ -109,12 +109,28 @@ class EpollPoller(selectors.BaseSelector):
         return self._keys[_number(fileobj)]
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        return self._keys
+        return _Registered(self._keys)
 
     def close(self) -> None:
         self._epoll.close()
         self._keys.clear()
         self._calls.clear()
+
+
+class _Registered(Mapping[Any, selectors.SelectorKey]):
+    """The keys by number or by the object itself: asyncio of Python 3.13 looks here whether it has a socket already."""
+
+    def __init__(self, keys: Mapping[int, selectors.SelectorKey]) -> None:
+        self._keys = keys
+
+    def __getitem__(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._keys[_number(fileobj)]
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._keys)
 
 
 class EpollLoop(asyncio.SelectorEventLoop):
