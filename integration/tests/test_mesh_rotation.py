@@ -159,7 +159,8 @@ class World:
             self.gate.lead(a.place, mesh_gate.server_name(a.host, 8080))
             mesh_agent.wait_for_config(a.place, "_15003")
             mesh_pod.wait_until_served(a.place, self.web.place.address)
-            self.cluster.settle(a.place, self.web.place, namespace=self.namespace)
+            # The pod's agent may have lost its istiod in a test before, and takes its time to look for it again.
+            self.cluster.settle(a.place, self.web.place, namespace=self.namespace, timeout=LONG)
             yield a
 
     def calls(self, a: Workload) -> Calls:
