@@ -19,6 +19,7 @@ from krun_testbed import (
     hgate_installed,
     hgate_replica,
     hgate_world,
+    mesh_cluster,
     processes,
     tables,
 )
@@ -67,6 +68,9 @@ spec:
             host: $second
           weight: 75
 """
+
+# The API server takes a service's address from any of its two ranges, and one of them is outside of 10.0.0.0/8.
+ALL_SERVICES = {"OUTBOUND_IP_RANGES_INCLUDE": f"10.0.0.0/8,{mesh_cluster.FURTHER}"}
 
 LISTED = Template("""
 namespaces: {"*": {projects: [own]}}
@@ -218,7 +222,7 @@ def test_one_cloud_run_service_calls_another_by_its_name_in_the_mesh(hgate: Inst
     for account in ("caller", "called"):
         world.cluster.kubernetes.service_account(account, namespace=namespace)
     with (
-        world.workload("caller", namespace=namespace, account="caller") as caller,
+        world.workload("caller", namespace=namespace, account="caller", env=ALL_SERVICES) as caller,
         world.workload("called", namespace=namespace, account="called") as called,
     ):
         url = f"https://{world.front.add('called', called.place)}"
