@@ -174,6 +174,7 @@ def test_second_signal_ends_at_once(second: signal.Signals, workload: dict[str, 
         ["krun-launch", "--no-env", "--grace", "60", "--", *DEAF], env={**workload, "CLOUD_RUN_JOB": "x"}
     ) as running:
         running.wait_for(READY)
+        running.wait_for("^up$")  # deaf from here on
         below = processes.children(running.pid)
         running.signal(signal.SIGTERM)
         running.wait_for('step="inbound at zero"')
