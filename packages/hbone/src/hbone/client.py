@@ -59,7 +59,7 @@ class Client:
             url=url,
             local=local,
             first=first,
-            closed=closed,
+            closed=self._noting(url, closed) if token is None and self._tokens.source else closed,
             deadlines=self._deadlines,
             seconds=self._settings.answer_timeout,
         )
@@ -74,6 +74,16 @@ class Client:
         else:
             self._group.create_task(self._start_later(opening, url, found, is_ours=token is None))
         return opening
+
+    def _noting(self, url: URL, closed: Callable[[Ended], object]) -> Callable[[Ended], object]:
+        """The same, and the next tunnel has a new token when this one's was not accepted."""
+
+        def noted(ended: Ended) -> None:
+            if ended.status == 401:
+                self._tokens.forget(url.audience)
+            closed(ended)
+
+        return noted
 
     def _start(self, opening: Opening, url: URL, token: str | None) -> None:
         try:
@@ -106,7 +116,7 @@ class Client:
         for _ in range(ATTEMPTS):
             stream = await _Stream(url=url, headers=headers).find(self._pool(url))
             try:
-                return await self._answered(stream, url=url, has_token=bool(token))
+                return await self._answered(stream, url=url, token=token)
             except StreamBroken as error:
                 reason = str(error)
                 # Not a byte of payload was sent, so a tunnel may be asked for again when its connection is gone.
@@ -116,7 +126,7 @@ class Client:
             f"no tunnel to {url}: {reason}", hint="the server or its front ended it; see their logs"
         )
 
-    async def _answered(self, stream: Stream, *, url: URL, has_token: bool) -> Stream:
+    async def _answered(self, stream: Stream, *, url: URL, token: str | None) -> Stream:
         try:
             async with asyncio.timeout(self._settings.answer_timeout):
                 status = await stream.status()
@@ -136,7 +146,7 @@ class Client:
         close_stream(stream)
         if status == 401:
             self._tokens.forget(url.audience)
-        raise Refused(status=status, failure=refusal(url, status=status, text=text, has_token=has_token))
+        raise Refused(status=status, failure=refusal(url, status=status, text=text, token=token))
 
     def check(self, url: URL) -> None:
         """Find out what can be known without dialling.

@@ -162,7 +162,7 @@ class Opening:
             return
         self._give_up_stream()
         text = self._text.decode(errors="replace")
-        self.fail(refusal(self._url, status=self._status, text=text, has_token=bool(self._token)))
+        self.fail(refusal(self._url, status=self._status, text=text, token=self._token))
 
     def _broken(self, error: StreamBroken) -> None:
         if self.is_over:
