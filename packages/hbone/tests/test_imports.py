@@ -30,3 +30,17 @@ def test_server_loads_http1_when_it_is_needed() -> None:
 @pytest.mark.parametrize("module", PURE)
 def test_module_that_decides_loads_nothing_that_acts(module: str) -> None:
     assert not loaded(f"hbone.{module}") & {"asyncio", "socket", "ssl", "select"}
+
+
+def test_core_loads_nothing_that_takes_long() -> None:
+    """ssh waits for it at each start. What the interpreter itself has loaded is not the core's."""
+    slow = {"asyncio", "collections", "dataclasses", "enum", "functools", "hpack", "inspect", "logging", "re", "typing"}
+    code = "import sys, hbone.tunnel; print(*sys.modules)"
+    found = " ".join(map(str, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path = {found.split()!r}; {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not set(done.stdout.split()) & slow

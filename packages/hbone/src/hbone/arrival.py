@@ -6,8 +6,6 @@ requests of many users in one. Payload is handed on before its frame is whole, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from hbone import blocks, control, frames
 from hbone.blocks import Block
 from hbone.events import (
@@ -34,6 +32,10 @@ from hbone.streams import (
     UNLIMITED,
     Streams,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Arrival:

@@ -6,18 +6,15 @@ what was sent, so that nothing of one user's request can be guessed from the siz
 
 from __future__ import annotations
 
-import functools
-import logging
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-
-from hpack import Decoder
-from hpack.exceptions import HPACKError
-
 from hbone import frames
 from hbone.events import Fields
 from hbone.frames import CONTINUATION, END_HEADERS, END_STREAM, HEADERS, PADDED, FrameError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hpack import Decoder
 
 PUSH_PROMISE = 0x5
 PRIORITY = 0x20
@@ -26,35 +23,47 @@ MAX_BLOCK = 128 * 1024
 MAX_UNPACKED = 256 * 1024
 MAX_KNOWN, MAX_KNOWN_BLOCK = 16, 4096  # blocks that are remembered, and their bytes
 SIZE_UPDATE, SIZE_UPDATE_MASK = 0x20, 0xE0  # RFC 7541 §6.3: such a block changes the table
-MAX_REMEMBERED = 64  # bytes of a name
+MAX_REMEMBERED, MAX_NAMES = 64, 1024  # bytes of a name, and how many
 PROTOCOL_ERROR, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 0x1, 0x9, 0xB
 # Never put into a table by whoever hands them on, either (RFC 7541 §7.1.3).
 SECRETS = frozenset({b"authorization", b"cookie", b"set-cookie", b"x-serverless-authorization"})
-_STATUS = re.compile(rb"[1-9][0-9]{2}")
 PLAIN, NEVER_INDEXED = b"\x00", b"\x10"
+ANSWERED: Fields = ((b":status", b"200"),)
+# What a tunnel is answered with, by those who keep no table, and by those who do.
+KNOWN = {b"\x00\x07:status\x03200": ANSWERED, b"\x88": ANSWERED}
 
-# At debug level hpack logs every header, tokens among them.
-logging.getLogger("hpack").setLevel(logging.WARNING)
 
-
-@dataclass(slots=True, kw_only=True)
 class Block:
     """One whole header block."""
 
-    stream: int
-    fields: Fields
-    ends: bool
+    __slots__ = ("ends", "fields", "stream")
+
+    def __init__(self, *, stream: int, fields: Fields, ends: bool) -> None:
+        self.stream = stream
+        self.fields = fields
+        self.ends = ends
+
+
+def decoder() -> Decoder:
+    """hpack's. Its import takes as long as the rest of a start, and most clients of tunnels never need it."""
+    import logging
+
+    import hpack
+
+    # At debug level it logs every header, tokens among them.
+    logging.getLogger("hpack").setLevel(logging.WARNING)
+    return hpack.Decoder(max_header_list_size=MAX_UNPACKED)
 
 
 class Reader:
     """Puts blocks together; while one is open, no other frame may come (RFC 9113 §6.10)."""
 
     def __init__(self) -> None:
-        self._decoder = Decoder(max_header_list_size=MAX_UNPACKED)
+        self._decoder: Decoder | None = None
         self._stream = 0
         self._ends = False
         self._pieces = bytearray()
-        self._known: dict[bytes, Fields] = {}
+        self._known = KNOWN.copy()
 
     def takes(self, kind: int) -> bool:
         """Whether a frame of this type is ours: a part of a block, or what must not come within one."""
@@ -87,22 +96,26 @@ class Reader:
     def _unpack(self) -> Fields:
         block = bytes(self._pieces)
         # While its table is empty a block means the same each time: a tunnel's is that of the one before.
-        is_plain = not self._decoder.header_table.dynamic_entries
+        is_plain = self._decoder is None or not self._decoder.header_table.dynamic_entries
         if is_plain and (known := self._known.get(block)) is not None:
             return known
+        if self._decoder is None:
+            self._decoder = decoder()
+        from hpack.exceptions import HPACKError
+
         try:
             fields: Fields = tuple(self._decoder.decode(block, raw=True))
-            if is_plain and not self._decoder.header_table.dynamic_entries:
-                self._remember(block, fields)
-            return fields
         except HPACKError as error:
             raise FrameError(f"headers that cannot be unpacked: {error}", code=COMPRESSION_ERROR) from error
+        if is_plain and not self._decoder.header_table.dynamic_entries:
+            self._remember(block, fields)
+        return fields
 
     def _remember(self, block: bytes, fields: Fields) -> None:
         if not block or len(block) > MAX_KNOWN_BLOCK or block[0] & SIZE_UPDATE_MASK == SIZE_UPDATE:
             return
         if len(self._known) >= MAX_KNOWN:
-            self._known.clear()
+            self._known = KNOWN.copy()
         self._known[block] = fields
 
 
@@ -124,18 +137,25 @@ def write(fields: Iterable[tuple[bytes, bytes]], *, never_indexed: bool = False)
     """The fields as a header block."""
     out = bytearray()
     for name, value in fields:
-        # Remembered, but for those that somebody has made up to fill our memory.
-        write_name = _name if len(name) <= MAX_REMEMBERED else _name.__wrapped__
-        out += write_name(name, never_indexed)
+        written = _names.get((name, never_indexed))
+        out += _name(name, never_indexed) if written is None else written
         out += _length(len(value))
         out += value
     return bytes(out)
 
 
-@functools.lru_cache(maxsize=1024)
 def _name(name: bytes, never_indexed: bool) -> bytes:
     is_secret = never_indexed or name in SECRETS
-    return (NEVER_INDEXED if is_secret else PLAIN) + _length(len(name)) + name
+    written = (NEVER_INDEXED if is_secret else PLAIN) + _length(len(name)) + name
+    # Remembered, but for those that somebody has made up to fill our memory.
+    if len(name) <= MAX_REMEMBERED:
+        if len(_names) >= MAX_NAMES:
+            _names.clear()
+        _names[name, never_indexed] = written
+    return written
+
+
+_names: dict[tuple[bytes, bool], bytes] = {}
 
 
 def _length(number: int) -> bytes:
@@ -164,4 +184,5 @@ def text(fields: Fields, name: bytes) -> str:
 def status(fields: Fields) -> int:
     """The status of an answer; what is none is 0."""
     values = [value for name, value in fields if name == b":status"]
-    return int(values[0]) if len(values) == 1 and _STATUS.fullmatch(values[0]) else 0
+    is_status = len(values) == 1 and len(values[0]) == 3 and values[0].isdigit() and values[0][:1] != b"0"
+    return int(values[0]) if is_status else 0

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from hbone.flow import Flow
 from hbone.frames import DATA, HEADER, HEADER_LENGTH, MAX_LENGTH, MAX_STREAM, PADDED, PREFACE_LENGTH, FrameError
 
 FRAME_SIZE_ERROR, PROTOCOL_ERROR = 0x6, 0x1
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
 
-class Taker(Protocol):
-    """Who is given the frames. Each method may raise FrameError, or h2's ProtocolError."""
+    class Taker(Protocol):
+        """Who is given the frames. Each method may raise FrameError, or h2's ProtocolError."""
 
-    def take_preface(self, piece: bytes) -> None:
-        """A piece of what a client begins with."""
+        def take_preface(self, piece: bytes) -> None:
+            """A piece of what a client begins with."""
 
-    def take_frame(self, frame: bytes) -> None:
-        """A whole frame of any type but DATA."""
+        def take_frame(self, frame: bytes) -> None:
+            """A whole frame of any type but DATA."""
 
-    def begin_data(self, stream: int, flags: int, *, length: int, padding: int) -> Flow | None:
-        """A DATA frame begins; ``length`` counts its padding, too. None: nobody wants its payload."""
+        def begin_data(self, stream: int, flags: int, *, length: int, padding: int) -> Flow | None:
+            """A DATA frame begins; ``length`` counts its padding, too. None: nobody wants its payload."""
 
-    def take_data(self, flow: Flow, piece: memoryview) -> None:
-        """The next piece of its payload; the memory is used again afterwards."""
+        def take_data(self, flow: Flow, piece: memoryview) -> None:
+            """The next piece of its payload; the memory is used again afterwards."""
 
-    def end_data(self, stream: int, flags: int) -> None:
-        """It is whole."""
+        def end_data(self, stream: int, flags: int) -> None:
+            """It is whole."""
 
 
 class Cutter:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import hpack  # noqa: F401 - not in the middle of a connection, where the core asks for it
+
 from hbone import events
 from hbone.conduct import Conduct
 from hbone.flow import Flow

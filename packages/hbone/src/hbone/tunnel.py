@@ -4,11 +4,11 @@ Everything that decides what goes over the wire is below this module; sockets, t
 it is made of: ``cutter`` finds the frames, ``blocks`` unpacks headers by hpack, ``control`` reads the frames without
 payload, ``streams`` has the state of the streams and the accounts of their windows, ``arrival`` does to them what has
 come, and here is what is sent.
+
+A ProxyCommand waits for these modules: at run time they import nothing that takes long, and hpack when it is needed.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from hbone import blocks, control, frames
 from hbone.arrival import Arrival
@@ -37,6 +37,10 @@ from hbone.streams import (
     WIDE_WINDOWS,
     Streams,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "CANCEL",
