@@ -70,7 +70,6 @@ def test_nothing_is_lost_when_the_api_server_is_killed_and_started_again(
     ):
         hgate, namespace, load = made
         before = hgate.identities(namespace, "store")
-        hgate.may_be_refused = True
         second.enter_context(restarted(kubernetes))
         count = load.done
         hgate.user(namespace).apply(declared("third"), namespace=namespace)

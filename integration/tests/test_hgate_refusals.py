@@ -189,3 +189,49 @@ def test_what_is_larger_than_an_annotation_may_be_does_not_even_get_there(
 ) -> None:
     with pytest.raises(ApiError):
         kubernetes.apply(service("bomb", {"url": "a" * 1024 * 1024}), namespace=rounds.namespaces[1])
+
+
+def rule(name: str, host: str, mode: str) -> dict[str, Any]:
+    """Somebody's own DestinationRule."""
+    spec = {"host": host, "trafficPolicy": {"tls": {"mode": mode}}}
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
+def test_who_turns_mutual_tls_off_is_told_at_the_rule_that_does_it(kubernetes: Kubernetes, rounds: Rounds) -> None:
+    victim, evil = rounds.namespaces
+    host = f"web.{victim}.svc.cluster.local"
+    mine = [rule("plain", "web", "DISABLE"), rule("same", host, "ISTIO_MUTUAL"), rule("other", "blue", "DISABLE")]
+    before = {item["metadata"]["name"]: item for item in kubernetes.apply(*mine, namespace=victim)}
+    kubernetes.apply(rule("theirs", host, "SIMPLE"), namespace=evil)
+    for _ in range(2):
+        assert rounds.run().failed == []
+    told = [event for namespace in (victim, evil) for event in events(rounds, namespace)]
+    assert {event["involvedObject"]["name"] for event in told} == {"plain", "theirs"}
+    assert {(event["type"], event["reason"]) for event in told} == {("Warning", "NotMutualTLS")}
+    for event in told:
+        assert f"calls of web.{victim} are not the mesh's mutual TLS" in event["message"]
+        assert "ISTIO_MUTUAL" in event["message"]
+    # They are people's: nothing is done to them.
+    for item in before.values():
+        assert kubernetes.admin.get(kubernetes.admin.path_of(item))["metadata"]["uid"] == item["metadata"]["uid"]
+
+
+def test_a_namespace_has_as_many_services_as_the_admins_allow(kubernetes: Kubernetes, rounds: Rounds) -> None:
+    victim, evil = rounds.namespaces
+    given = json.loads(rounds.policy or "")
+    rounds.policy = json.dumps({"namespaces": {**given["namespaces"], evil: {"projects": ["own"], "limit": 2}}})
+    for number in range(4):
+        name = f"more-{number}"
+        kubernetes.apply(service(name, {"url": BLUE.replace("blue", name)}), namespace=evil)
+    rounds.run()
+    followed = {route.service for route in rounds.result().routes if route.namespace == evil}
+    refused = {event["involvedObject"]["name"]: event["message"] for event in events(rounds, evil)}
+    assert (len(followed), len(refused)) == (2, 2)
+    assert followed | set(refused) == {f"more-{number}" for number in range(4)}
+    assert all("may have 2 services outside" in message for message in refused.values())
+    assert [route.service for route in rounds.result().routes if route.namespace == victim] == ["web"]

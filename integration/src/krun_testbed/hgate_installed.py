@@ -57,7 +57,6 @@ class Installed:
     address: str
     replicas: list[Replica] = field(default_factory=list)
     users: dict[str, Client] = field(default_factory=dict)
-    may_be_refused: bool = False  # an API server that has just started knows no roles for a moment
 
     @property
     def gate(self) -> Replica:
@@ -250,7 +249,7 @@ def installed(
             stack.enter_context(_balancer(made))
         yield made
         for replica in made.replicas if without is None else ():
-            assert made.may_be_refused or not replica.said("not permitted"), replica.running.said()[-4000:]
+            assert not replica.said("not permitted"), replica.running.said()[-4000:]
             assert "Traceback" not in replica.running.stderr, replica.running.said()[-4000:]
 
 

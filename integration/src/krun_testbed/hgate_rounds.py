@@ -26,7 +26,7 @@ from krun_testbed.kubernetes_client import ApiError
 GATE = "10.9.8.7"
 OWN = "123456789"  # the project of the gate
 URL = f"https://web-{OWN}.us-central1.run.app"
-DECLARING = ("Service", "ConfigMap", "WorkloadEntry", "Sidecar")
+DECLARING = ("Service", "ConfigMap", "WorkloadEntry", "Sidecar", "DestinationRule")
 
 
 def definitions(kubernetes: Kubernetes) -> None:
@@ -88,7 +88,7 @@ class Rounds:
             api or self.kube,
             wanted=result.wanted,
             seen=self.seen(),
-            refused=result.refused,
+            refused=[*result.refused, *result.hindered],
             may_delete=result.is_settled,
             known=result.known,
             has_cloud_run=result.has_cloud_run,

@@ -9,7 +9,7 @@ import pytest
 from hgate.errors import Unreachable
 from hgate.kube_access import Access
 from hgate.kube_answer import Answer
-from hgate.outage import REMIND, Outages
+from hgate.outage import DOUBT, REMIND, Outages
 
 SERVICES = Access(verb="list", resource="services")
 
@@ -70,3 +70,39 @@ def test_each_right_that_is_missing_is_named_once(said: pytest.LogCaptureFixture
     assert not outages.is_out_of_reach
     outages.worked("Service")
     assert said.messages[-1] == "Kubernetes API permits it again"
+
+
+def test_a_server_that_has_just_come_back_is_not_believed_at_once_that_rights_are_missing(
+    said: pytest.LogCaptureFixture,
+) -> None:
+    now = [100.0]
+    outages = Outages(clock=lambda: now[0])
+    outages.failed("Service", Unreachable("gone"), access=SERVICES)
+    outages.failed("Service", refusal(403, reason="Forbidden"))
+    now[0] += 1
+    outages.failed("Service", refusal(403, reason="Forbidden"))
+    outages.worked("Service")
+    assert said.messages == ["Kubernetes API out of reach", "Kubernetes API answers again"]
+    # Nor in the moments after it; what lasts is believed.
+    now[0] += DOUBT / 2
+    outages.failed("Service", refusal(403, reason="Forbidden"))
+    assert said.messages[2:] == []
+    now[0] += DOUBT / 2
+    outages.failed("Service", refusal(403, reason="Forbidden"))
+    assert said.messages[2:] == ["not permitted"]
+
+
+def test_a_right_that_was_taken_away_during_an_outage_is_named_when_that_lasts(said: pytest.LogCaptureFixture) -> None:
+    now = [100.0]
+    outages = Outages(clock=lambda: now[0])
+    outages.failed("Service", Unreachable("gone"), access=SERVICES)
+    for _ in range(2):
+        outages.failed("Service", refusal(403, reason="Forbidden"))
+        now[0] += DOUBT
+    assert said.messages == ["Kubernetes API out of reach", "not permitted"]
+    # The next outage, long after, is a new one.
+    outages.worked("Service")
+    now[0] += REMIND
+    outages.failed("Service", Unreachable("gone"), access=SERVICES)
+    outages.failed("Service", refusal(403, reason="Forbidden"))
+    assert said.messages.count("not permitted") == 1

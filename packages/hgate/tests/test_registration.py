@@ -362,6 +362,61 @@ def test_the_first_of_many_is_whole_before_the_second_begins() -> None:
     assert names == [f"web-{number}" for number in range(9) for _ in range(4)]
 
 
+def foreign(host: str, policy: Any, *, namespace: str = "demo", **spec: Any) -> dict[str, Any]:
+    made = service("mine", None, namespace=namespace)
+    return {**made, "kind": "DestinationRule", "spec": {"host": host, "trafficPolicy": policy, **spec}}
+
+
+OFF = {"tls": {"mode": "DISABLE"}}
+WEB = "web.demo.svc.cluster.local"
+
+
+@pytest.mark.parametrize(
+    ("rule", "is_told"),
+    [
+        (foreign("web", OFF), True),
+        (foreign(WEB, OFF), True),
+        (foreign(WEB, {"tls": {}}), True),  # which is DISABLE to Istio
+        (foreign(WEB, {"portLevelSettings": [{"port": {"number": 8080}, "tls": {"mode": "SIMPLE"}}]}), True),
+        (foreign(WEB, None, subsets=[{"name": "v1", "trafficPolicy": OFF}]), True),
+        (foreign(WEB, OFF, namespace="other"), True),
+        (foreign("*.demo.svc.cluster.local", OFF, namespace="other"), True),
+        # Istio finds ours first, or it is another's host, or it says nothing against mutual TLS.
+        (foreign("*.demo.svc.cluster.local", OFF), False),
+        (foreign("*", OFF, namespace="istio-system"), False),
+        (foreign(WEB, OFF, namespace="istio-system"), False),
+        (foreign("web", OFF, namespace="other"), False),
+        (foreign("web.demo", OFF), False),
+        (foreign("shop", OFF), False),
+        (foreign(WEB, {"tls": {"mode": "ISTIO_MUTUAL"}}), False),
+        (foreign(WEB, {"connectionPool": {}}), False),
+        (foreign(WEB, None), False),
+    ],
+)
+def test_a_rule_that_takes_mutual_tls_from_our_calls_is_told_and_no_other(rule: dict[str, Any], is_told: bool) -> None:
+    made = registry(service("web", url()), rule)
+    result = made.result()
+    assert [each.ref.name for each in result.hindered] == ["mine"] * is_told
+    assert result.refused == []
+    assert led(result) == {"web.demo": url()}
+    made.drop("DestinationRule", rule["metadata"]["namespace"], "mine")
+    assert made.result().hindered == []
+
+
+def test_of_more_services_than_a_namespace_may_have_the_oldest_are_followed() -> None:
+    policy = 'namespaces: {"*": {projects: [own]}, demo: {projects: [own], limit: 3}}'
+    items = [service(f"web-{number}", url(f"web-{number}"), created=9 - number) for number in range(4)]
+    both = service("pair", f"{url('a')}=1 {url('b')}=1", created=1)  # three in the mesh: itself, and one for each
+    elsewhere = [service(f"far-{number}", url(f"far-{number}"), namespace="far") for number in range(4)]
+    result = registry(*items, *elsewhere, policy=policy).result()
+    assert {name for name in led(result) if name.endswith(".demo")} == {"web-3.demo", "web-2.demo", "web-1.demo"}
+    assert why(result) == {"web-0.demo": "the namespace may have 3 services outside"}
+    assert len([name for name in led(result) if name.endswith(".far")]) == 4
+    result = registry(*items, both, policy=policy).result()
+    assert {name.partition("-")[0] for name in led(result)} == {"pair", "pair.demo"}
+    assert set(why(result)) == {f"web-{number}.demo" for number in range(4)}
+
+
 def test_a_policy_that_takes_a_right_away_takes_routes_and_objects() -> None:
     made = registry(service("web", url()))
     made.policy("namespaces: {}")

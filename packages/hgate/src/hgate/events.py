@@ -9,7 +9,7 @@ from typing import Any
 
 from hgate.declaration import MANAGER, Ref
 
-REFUSED, KEPT, FAILED = "Refused", "Kept", "Failed"
+REFUSED, KEPT, NOT_MUTUAL = "Refused", "Kept", "NotMutualTLS"
 MAX_MESSAGE = 1024  # Kubernetes' own limit
 AGAIN = 3000.0  # seconds: the server forgets events after an hour, and what is still wrong is told again
 

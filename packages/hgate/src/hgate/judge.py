@@ -5,6 +5,7 @@ Each must be allowed by the admins' map; its name in the mesh must be free; its 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from hgate.cloud_run import Service
 from hgate.declaration import DEFAULT_TIMEOUT, Declaration, Ref, Target
 from hgate.objects import Part, Registered, backing_names
 from hgate.ownership import Claim, Known
-from hgate.policy import Accepted
+from hgate.policy import Accepted, Policy
 from hgate.refusal import Refused
 from hgate.service_url import ServiceUrl, parse
 
@@ -53,7 +54,7 @@ def judge(declared: Iterable[Declaration], *, known: Known, services: Services, 
         each for each in _listed(known) if (each.namespace, known.key_of(parse(each.targets[0].url))) not in named
     ]
     allowed += _allowed(listed, known=known, refused=refused)
-    free = _free(allowed, services=services, refused=refused)
+    free = _within(_free(allowed, services=services, refused=refused), given=known.policy, refused=refused)
     owners = ownership.decide(
         (Claim(declaration=each.declaration, urls=each.urls) for each in free), known=known, claims=claims
     )
@@ -122,6 +123,23 @@ def _free(
             continue
         taken.update({(declaration.namespace, name): each for name in names})
         made.append(each)
+    return made
+
+
+def _within(free: Iterable[_Allowed], *, given: Policy, refused: list[tuple[Declaration, Refused]]) -> list[_Allowed]:
+    """As many of each namespace, the oldest first, as it may have: each costs objects, and memory of every sidecar."""
+    counts: Counter[str] = Counter()
+    made = []
+    for each in free:
+        declaration = each.declaration
+        limit = given.of(declaration.namespace).limit
+        count = len({declaration.service, *each.names})
+        if counts[declaration.namespace] + count > limit:
+            hint = f"take others away, or ask an admin of the mesh for a higher limit: in {policy.WHERE}"
+            refused.append((declaration, Refused(f"the namespace may have {limit} services outside", hint=hint)))
+        else:
+            counts[declaration.namespace] += count
+            made.append(each)
     return made
 
 

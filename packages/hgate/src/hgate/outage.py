@@ -13,6 +13,9 @@ from hgate.kube_answer import Answer
 log = logging.getLogger(__name__)
 
 REMIND = 300.0  # seconds until an outage that lasts is said again
+# An API server that has just started knows no roles yet, and refuses what it will permit in a moment: seconds after an
+# outage for which a refusal must last until it is believed.
+DOUBT = 10.0
 
 
 class Outages:
@@ -21,6 +24,8 @@ class Outages:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._began = 0.0  # of the server being out of reach as a whole; 0 is not
+        self._ended = -DOUBT  # when it answered again
+        self._doubted: dict[str, float] = {}  # by what is refused since then, when first
         self._lost: set[str] = set()  # whose last word was that it is
         self._said: dict[str, float] = {}  # by reason, when it was said last
         self._refused: dict[str, str] = {}  # by who asked, what is refused
@@ -38,7 +43,9 @@ class Outages:
             self._say("Kubernetes API refuses", str(error), access=access)
         else:
             self.failures["unreachable"] += 1
-            self._began = self._began or self._clock()
+            if not self._began:
+                self._began = self._clock()
+                self._doubted.clear()
             self._lost.add(who)
             # The reasons differ by whom they reach in which moment; the outage is one.
             self._say("Kubernetes API out of reach", str(error), key="unreachable", access=access)
@@ -49,7 +56,8 @@ class Outages:
             log.info("Kubernetes API permits it again", extra={"fields": {"resource": who}})
         self._lost.discard(who)
         if self._began and not self._lost:
-            lasted = round((self._clock() - self._began) * 1000)
+            self._ended = self._clock()
+            lasted = round((self._ended - self._began) * 1000)
             self._began = 0.0
             self._said.pop("unreachable", None)
             log.info("Kubernetes API answers again", extra={"fields": {"duration_ms": lasted}})
@@ -61,12 +69,20 @@ class Outages:
     def _deny(self, who: str, error: Answer) -> None:
         access = error.access
         self._lost.discard(who)
+        if self._is_doubtful(str(access)):
+            return
         self._refused[who] = str(access)
         if self._is_said(str(access)):
             return
         # The server's own words name the user: whose binding is missing.
         fields = {"verb": access.verb, "resource": _resource(access), "reason": error.message, "hint": HINT}
         log.warning("not permitted", extra={"fields": fields})
+
+    def _is_doubtful(self, access: str) -> bool:
+        now = self._clock()
+        if not self._began and now - self._ended >= DOUBT:
+            return False
+        return now - self._doubted.setdefault(access, now) < DOUBT
 
     def _say(self, message: str, reason: str, *, access: Access | None, key: str = "") -> None:
         if self._is_said(key or reason):

@@ -19,6 +19,7 @@ NAME = "hgate-policy"
 KEY = "policy.yaml"
 OWN = "own"  # stands for the gate's own project
 ANY = "*"
+MOST = 1000  # services of a namespace, unless its rule says another number
 WHERE = f"{NAMESPACE}/{NAME}"
 
 
@@ -40,6 +41,7 @@ class Rule:
     hosts: Mapping[str, Host] = field(default_factory=dict)
     audiences: frozenset[str] = frozenset()
     account: str = ""
+    limit: int = MOST  # services in the mesh
 
     def reaches(self, url: ServiceUrl, *, project: str, own: str) -> bool:
         """Tell whether the service is of a project of the rule's."""

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from hgate.policy import ANY, OWN, Host, Listed, Policy, Rule
+from hgate.policy import ANY, MOST, OWN, Host, Listed, Policy, Rule
 from hgate.refusal import Refused, shown
 from hgate.routes import RAW, parse_place
 from hgate.service_url import read_host
 
 MAX_SIZE = 1024 * 1024
+MAX_LIMIT = 100_000
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NUMBER = re.compile(r"[0-9]{4,20}")
 _HASH = re.compile(r"[a-z0-9]{8,16}")
@@ -48,7 +49,7 @@ def read(text: str) -> Policy:
 
 
 def _rule(value: object, *, where: str) -> Rule:
-    known = ("projects", "hashes", "services", "hosts", "audiences", "account")
+    known = ("projects", "hashes", "services", "hosts", "audiences", "account", "limit")
     found = _mapping(value, where=where, known=known)
     account = found.get("account") or ""
     if account and not (isinstance(account, str) and _ACCOUNT.fullmatch(account)):
@@ -67,7 +68,16 @@ def _rule(value: object, *, where: str) -> Rule:
             _texts(found, "audiences", where=where, form=_AUDIENCE.fullmatch, what="an audience of an ID token")
         ),
         account=account,
+        limit=_limit(found.get("limit"), where=where),
     )
+
+
+def _limit(value: object, *, where: str) -> int:
+    if value is None:
+        return MOST
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_LIMIT:
+        raise PolicyError(f"{where}.limit: {shown(str(value))} is no number of services up to {MAX_LIMIT}")
+    return value
 
 
 def _host(name: object, value: object, *, where: str) -> Host:

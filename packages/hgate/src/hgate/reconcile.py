@@ -34,6 +34,7 @@ PLURALS = {
     "VirtualService": "virtualservices",
     "WorkloadEntry": "workloadentries",
 }
+SAID = {events.REFUSED: "refused", events.KEPT: "left as it is", events.NOT_MUTUAL: "calls cannot pass"}
 MAX_EVENTS = 25  # new ones of a namespace in one round
 # In which order kinds go: endpoints before what makes calls to them mutual TLS.
 LEAVING = (
@@ -195,7 +196,7 @@ def step(
         if isinstance(each, Keep):
             _tell_kept(api, each.old, told=told, done=done)
     for refusal in few(refused, told=told):
-        _tell(api, refusal.ref, reason=events.REFUSED, message=message_of(refusal), told=told, done=done)
+        _tell(api, refusal.ref, reason=refusal.event, message=message_of(refusal), told=told, done=done)
     return done
 
 
@@ -282,7 +283,7 @@ def few(refused: Iterable[Refusal], *, told: Told) -> Iterator[Refusal]:
     counts: Counter[str] = Counter()
     for refusal in refused:
         if counts[refusal.ref.namespace] < MAX_EVENTS:
-            counts[refusal.ref.namespace] += told.is_unknown(refusal.ref, events.REFUSED, message_of(refusal))
+            counts[refusal.ref.namespace] += told.is_unknown(refusal.ref, refusal.event, message_of(refusal))
             yield refusal
 
 
@@ -312,7 +313,7 @@ def _tell(api: Api, ref: Ref, *, reason: str, message: str, told: Told, done: Do
     if not told.is_new(made, now=now):
         return
     fields = {"source": str(ref), "reason": message}
-    log.warning("refused" if reason == events.REFUSED else "left as it is", extra={"fields": fields})
+    log.warning(SAID[reason], extra={"fields": fields})
     if not ref.uid:
         return  # no object of the cluster's that could have an event
     try:

@@ -186,7 +186,7 @@ class Registrar:
         return Job(
             wanted=list(self._result.wanted),
             seen=self.cluster.seen(),
-            refused=list(self._result.refused),
+            refused=[*self._result.refused, *self._result.hindered],
             kinds=self.cluster.kinds,
             may_delete=self.cluster.is_whole and self._result.is_settled,
             known=self._result.known,

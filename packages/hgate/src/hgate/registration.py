@@ -9,8 +9,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hgate import cloud_run, declaration_read, judge, manifest, objects, ownership, policy_text, written
+from hgate import (
+    cloud_run,
+    declaration_read,
+    events,
+    foreign_rule,
+    judge,
+    manifest,
+    objects,
+    ownership,
+    policy_text,
+    written,
+)
 from hgate.declaration import CONFIG_MAP, Declaration, Ref
+from hgate.foreign_rule import ForeignRule
 from hgate.judge import Judged
 from hgate.manifest import Manifest
 from hgate.objects import Inward, Registered, Surroundings
@@ -26,12 +38,16 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refusal:
-    """A declaration that is not followed, and why. ``what``: which part of its object, where there are several."""
+    """A declaration that is not followed, and why. ``what``: which part of its object, where there are several.
+
+    ``event``: how it is called; what is no declaration may stand in its way, and is told as well.
+    """
 
     ref: Ref
     reason: str
     hint: str
     what: str = ""
+    event: str = events.REFUSED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +60,7 @@ class Result:
     routes: tuple[Route, ...]
     wanted: list[Manifest]
     refused: list[Refusal]
+    hindered: list[Refusal]  # what others declare so that calls do not come through
     registered: tuple[Registered, ...]
     identities: frozenset[Identity]
     known: frozenset[str]
@@ -69,6 +86,7 @@ class Registry:
         self._sidecars: dict[str, dict[str, Mapping[str, Any]]] = {}  # by namespace and name, those of people
         self._entries: dict[Key, Object] = {}
         self._maps: dict[tuple[str, str], str] = {}  # uids of config maps
+        self._rules: dict[tuple[str, str], ForeignRule] = {}
         self._read: dict[Key, list[Declaration | Refusal]] = {}
         self._claims: dict[str, str] = {}
         self._listed: list[cloud_run.Service] | None = None
@@ -136,6 +154,8 @@ class Registry:
         place = (metadata["namespace"], metadata["name"])
         if kind == "Sidecar":
             self._note(self._sidecars.setdefault(place[0], {}), place[1], _spec_of_somebody(item))
+        elif kind == "DestinationRule":
+            self._note(self._rules, place, foreign_rule.read(item))
         elif kind == "ConfigMap" and place == (SYSTEM, CLAIMS):
             claims = dict(item.get("data") or {})
             if claims != self._claims:
@@ -152,6 +172,8 @@ class Registry:
         place = (namespace, name)
         if kind == "Sidecar":
             self._note(self._sidecars.get(namespace, {}), name, None)
+        elif kind == "DestinationRule":
+            self._note(self._rules, place, None)
         elif kind == "Service":
             self._note(self._services, place, None)
         elif kind == "ConfigMap":
@@ -202,6 +224,7 @@ class Registry:
             routes=tuple(route for each in judged.registered for route in objects.routes(each)),
             wanted=self._wanted(judged, had_claims=had_claims) if self._gates and self._policy else [],
             refused=refused,
+            hindered=self._hindered(judged),
             registered=judged.registered,
             identities=frozenset(
                 part.accepted.identity
@@ -253,6 +276,13 @@ class Registry:
         if not usual:
             _, usual = _split(self._sidecars.get(SYSTEM, {}))
         return Surroundings(selectors=selectors, usual=usual)
+
+    def _hindered(self, judged: Judged) -> list[Refusal]:
+        services = [(part.service, each.declaration.namespace) for each in judged.registered for part in each.parts]
+        found = foreign_rule.reasons(self._rules.values(), services) if self._rules else ()
+        return [
+            Refusal(ref=rule.ref, reason=reason, hint=hint, event=events.NOT_MUTUAL) for rule, reason, hint in found
+        ]
 
     def _known(self) -> ownership.Known:
         given = self._policy or Policy()

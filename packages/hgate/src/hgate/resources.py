@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hgate import foreign_rule
 from hgate.watch import Resource
 
 SYSTEM = "istio-system"
@@ -59,7 +60,13 @@ def written(*, system: str) -> tuple[Resource, ...]:
     return (
         # All of them: a namespace that has one for a workload gets no other from us.
         Resource(kind="Sidecar", path=f"{NETWORKING}/sidecars", is_optional=True),
-        Resource(kind="DestinationRule", path=f"{NETWORKING}/destinationrules", labels=ours, is_optional=True),
+        # And people's that keep calls from us: who made one is told.
+        Resource(
+            kind="DestinationRule",
+            path=f"{NETWORKING}/destinationrules",
+            keep=lambda item: is_ours(item) or foreign_rule.is_of_interest(item),
+            is_optional=True,
+        ),
         Resource(kind="VirtualService", path=f"{NETWORKING}/virtualservices", labels=ours, is_optional=True),
         Resource(
             kind="PeerAuthentication",
