@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
+import time
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,8 @@ from hbone.events import ConnectionEnded, StreamOpened
 from hbone.tunnel import CANCEL, MAX_STREAMS, Connection
 
 COUNT = 500_000 if os.environ.get("KRUN_SOAK") else 1_500  # for each side
+GROWTH = 4 * 1024 * 1024  # bytes, after the first tenth of them
+LONGEST = 5.0  # seconds for one sequence, which takes a millisecond
 
 
 def lives() -> tuple[bytes, bytes]:
@@ -84,12 +89,21 @@ def mutated(pieces: list[bytes], chance: random.Random) -> bytes:
     return b"".join(pieces)
 
 
+def resident() -> int:
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 @pytest.mark.parametrize("is_client", [False, True], ids=["server", "client"])
 def test_altered_frames_in_any_order_raise_nothing_and_fill_nothing(is_client: bool) -> None:
     up, down = lives()
     pieces = split(down, start=0) if is_client else split(up, start=frames.PREFACE_LENGTH)
-    ended = 0
+    ended = warm = 0
+    longest = 0.0
     for seed in range(COUNT):
+        if seed == COUNT // 10:
+            warm = resident()
+        began = time.monotonic()
         chance = random.Random(seed)
         data = mutated(pieces, chance)
         core = Connection(client=is_client)
@@ -106,4 +120,11 @@ def test_altered_frames_in_any_order_raise_nothing_and_fill_nothing(is_client: b
         assert len(core.data_to_send()) < 64 * len(data) + 1000, seed
         core.close()
         assert not core.open_streams
+        longest = max(longest, time.monotonic() - began)
+    grown = resident() - warm
+    print(
+        f"{COUNT} sequences: {grown / 1024:.0f} KiB more than after a tenth, the longest took {longest * 1000:.1f} ms"
+    )
     assert COUNT // 20 < ended < COUNT  # some of each
+    assert grown < GROWTH
+    assert longest < LONGEST
