@@ -55,16 +55,35 @@ def unpacked(packages: Sequence[str]) -> Path:
         click.echo(f"fetching the Debian packages {' '.join(packages)}", err=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unpacked-") as scratch:
             root = Path(scratch) / "root"
-            # As root apt would give the download away to a user that cannot write here.
-            _run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", *packages], folder=Path(scratch))
+            _download(packages, folder=Path(scratch))
             for path in sorted(Path(scratch).glob("*.deb")):
                 _run(["dpkg-deb", "--extract", str(path), str(root)], folder=Path(scratch))
             root.rename(folder)
     return folder
 
 
+def _download(packages: Sequence[str], *, folder: Path) -> None:
+    # As root apt would give the download away to a user that cannot write here.
+    apt = ["apt-get", "-q", "-o", "APT::Sandbox::User=root"]
+    try:
+        _run([*apt, "download", *packages], folder=folder)
+    except Missing:
+        # The machine's lists of packages are old, or not there: newer ones, for this download alone.
+        (folder / "lists" / "partial").mkdir(parents=True)
+        apt += [
+            "-o",
+            f"Dir::State::Lists={folder / 'lists'}",
+            "-o",
+            "Dir::Cache::pkgcache=",
+            "-o",
+            "Dir::Cache::srcpkgcache=",
+        ]
+        _run([*apt, "update"], folder=folder)
+        _run([*apt, "download", *packages], folder=folder)
+
+
 def _run(argv: Sequence[str], *, folder: Path) -> None:
     done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False, env=dict(os.environ))
     if done.returncode != 0:
         said = done.stderr.strip()[-400:]
-        raise Missing(f"{' '.join(argv[:2])}: {said} (hint: apt-get update as root, or install the package)")
+        raise Missing(f"{' '.join(argv[:2])}: {said} (hint: install the package)")

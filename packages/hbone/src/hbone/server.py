@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hbone import request, sockets
+from hbone import connect, request, sockets
 from hbone.acceptor import accept
 from hbone.application import Application, Place
 from hbone.events import StreamOpened
@@ -183,18 +183,19 @@ class Server:
 
     def _opened(self, session: Session, event: StreamOpened, *, group: asyncio.TaskGroup, tally: Tally) -> Party:
         """Whose a new stream is: a tunnel needs no task."""
-        port = self._tunnels.find(method=event.method, path=event.path)
-        if isinstance(port, int) and not isinstance(request.http2(event.fields, is_empty=False), Refusal):
+        asked = connect.as_post(event)
+        port = self._tunnels.find(method=asked.method, path=asked.path)
+        if isinstance(port, int) and not isinstance(request.http2(asked.fields, is_empty=False), Refusal):
 
             def refuse(dialling: Dialling, refusal: Refusal) -> None:
-                stream = self._stream_of(session, event)
+                stream = self._stream_of(session, asked)
                 session.streams[event.stream] = stream
                 stream.received([memoryview(dialling.said)])
                 if dialling.is_ended:
                     stream.ended()
                 group.create_task(self._stream(session, stream, tally=tally, refusal=refusal))
 
-            return self._tunnels.open(session=session, flow=event.flow, port=port, path=event.path, refuse=refuse)
+            return self._tunnels.open(session=session, flow=event.flow, port=port, path=asked.path, refuse=refuse)
         stream = self._stream_of(session, event)
         group.create_task(self._stream(session, stream, tally=tally))
         return stream

@@ -1,0 +1,180 @@
+"""The tunnel with HTTP/2 of others at one end or between: what passes is whole both ways, and so are its ends."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from krun_testbed import bench_tunnel_envoy, components, processes, tunnel_peers
+from krun_testbed.certificates import Authority, write
+from krun_testbed.tunnels import connect, digest_after_end, forward, lines, pipe, read_all, server, target, tls_flags
+
+pytestmark = pytest.mark.loopback
+
+RANDOM = os.urandom(3 * 1024 * 1024)
+DIGEST = hashlib.sha256(RANDOM).hexdigest()
+HOST = bench_tunnel_envoy.NAME
+LOCAL = 7100  # where an end of somebody else's listens for what goes into tunnels
+
+
+def digest_of(data: bytes) -> tuple[str, str]:
+    """What the target says of what it got, and what came back of it."""
+    return data[:64].decode(), hashlib.sha256(data[64:]).hexdigest()
+
+
+def ask(address: str, port: int) -> tuple[str, str]:
+    """Say all, end, and read to the end what is answered after that."""
+    with connect(address, port) as client:
+
+        def say() -> None:
+            client.sendall(RANDOM)
+            client.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=say)
+        sender.start()
+        answer = read_all(client)
+        sender.join(processes.WAIT)
+    return digest_of(answer)
+
+
+def curl(*argv: str) -> subprocess.CompletedProcess[bytes]:
+    program = components.program("curl", package="curl")
+    return subprocess.run(
+        [program, "-sS", "--max-time", "60", *argv], input=RANDOM, capture_output=True, timeout=90, check=False
+    )
+
+
+def test_curl_as_client_over_tls(address: str, authority: Authority, tmp_path: Path) -> None:
+    flags = tls_flags(authority, tmp_path, HOST)
+    with target(address, digest_after_end), server(address, *flags):
+        place = ("--resolve", f"{HOST}:15009:{address}", "--cacert", str(tmp_path / "root.pem"))
+        done = curl("--http2", "-X", "POST", "-T", "-", *place, f"https://{HOST}:15009/_hbone/15003")
+    assert digest_of(done.stdout) == (DIGEST, DIGEST)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_nghttp_as_client(address: str, authority: Authority, tmp_path: Path, scheme: str) -> None:
+    (tmp_path / "body").write_bytes(RANDOM)
+    nghttp = components.program("nghttp", package="nghttp2-client")
+    flags = tls_flags(authority, tmp_path, HOST) if scheme == "https" else ()
+    with target(address, digest_after_end), server(address, *flags):
+        argv = [nghttp, "--no-verify-peer", "-d", str(tmp_path / "body"), f"{scheme}://{address}:15009/_hbone/15003"]
+        done = subprocess.run(argv, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert digest_of(done.stdout) == (DIGEST, DIGEST)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_h2load_as_client_with_many_tunnels_of_few_connections(
+    address: str, authority: Authority, tmp_path: Path, scheme: str
+) -> None:
+    body = RANDOM[:20_000]
+    (tmp_path / "body").write_bytes(body)
+    h2load = components.program("h2load", package="nghttp2-client")
+    flags = tls_flags(authority, tmp_path, HOST) if scheme == "https" else ()
+    with target(address, digest_after_end), server(address, *flags) as hboned:
+        argv = [h2load, "-n", "200", "-c", "4", "-m", "10", "-d", str(tmp_path / "body")]
+        done = processes.run([*argv, f"{scheme}://{address}:15009/_hbone/15003"])
+        processes.wait_until(lambda: len(lines(hboned, "tunnel closed")) == 200, what="200 tunnels closed")
+    assert "200 succeeded, 0 failed, 0 errored, 0 timeout" in done.stdout
+    data = re.search(r"\((\d+)\) data", done.stdout)
+    assert data is not None
+    assert int(data[1]) == 200 * (64 + len(body))
+    assert {(line["sent"], line["received"]) for line in lines(hboned, "tunnel closed")} == {(20_000, 20_064)}
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("method", ["POST", "CONNECT"])
+def test_envoy_as_client(address: str, authority: Authority, tmp_path: Path, method: str, scheme: str) -> None:
+    is_tls = scheme == "https"
+    flags = tls_flags(authority, tmp_path, HOST) if is_tls else ()
+    config = tunnel_peers.envoy_client(
+        address=address,
+        port=LOCAL,
+        server=(address, 15009),
+        root=tmp_path / "root.pem" if is_tls else None,
+        method=method,
+    )
+    with (
+        target(address, digest_after_end),
+        server(address, *flags) as hboned,
+        tunnel_peers.envoy(config, folder=tmp_path, address=address, ports=[LOCAL]),
+    ):
+        assert ask(address, LOCAL) == (DIGEST, DIGEST)
+        hboned.wait_for(f'"sent": {len(RANDOM)}')
+
+
+def check_both_forms(address: str, url: str, variables: dict[str, str]) -> None:
+    """Both forms of our client, with all that goes and comes compared."""
+    done = pipe(url, data=RANDOM, variables=variables)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert digest_of(done.stdout) == (DIGEST, DIGEST)
+    flags = ("--ca-file", variables["KRUN_CA_FILE"], "--connect-to", variables["KRUN_CONNECT_TO"]) if variables else ()
+    with forward(address, url, *flags) as (_, port):
+        assert ask(address, port) == (DIGEST, DIGEST)
+
+
+def place_of(address: str, scheme: str, port: int, folder: Path) -> tuple[str, dict[str, str]]:
+    """The URL of a tunnel to 15003 behind a server at that port, and where it is reached and trusted."""
+    if scheme == "http":
+        return f"http://{address}:{port}/_hbone/15003", {}
+    return f"https://{HOST}/_hbone/15003", {
+        "KRUN_CA_FILE": str(folder / "root.pem"),
+        "KRUN_CONNECT_TO": f"{address}:{port}",
+    }
+
+
+def pair_of(authority: Authority, folder: Path) -> tuple[Path, Path]:
+    tls_flags(authority, folder, HOST)
+    return folder / "server.pem", folder / "server.key"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_envoy_as_server(address: str, authority: Authority, tmp_path: Path, scheme: str) -> None:
+    pair = pair_of(authority, tmp_path) if scheme == "https" else None
+    config = bench_tunnel_envoy.server(address=address, port=9000, targets=[(address, 15003)], pair=pair)
+    url, variables = place_of(address, scheme, 9000, tmp_path)
+    with target(address, digest_after_end), tunnel_peers.envoy(config, folder=tmp_path, address=address, ports=[9000]):
+        check_both_forms(address, url, variables)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_go_as_client(address: str, authority: Authority, tmp_path: Path, scheme: str) -> None:
+    flags = tls_flags(authority, tmp_path, address) if scheme == "https" else ()
+    with (
+        target(address, digest_after_end),
+        server(address, *flags),
+        tunnel_peers.go_client(address, port=LOCAL, mode="tls" if flags else "h2c"),
+    ):
+        assert ask(address, LOCAL) == (DIGEST, DIGEST)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_go_as_server(address: str, authority: Authority, tmp_path: Path, scheme: str) -> None:
+    pair = pair_of(authority, tmp_path) if scheme == "https" else None
+    url, variables = place_of(address, scheme, 9000, tmp_path)
+    with target(address, digest_after_end), tunnel_peers.go_server(address, port=9000, pair=pair):
+        check_both_forms(address, url, variables)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_haproxy_in_front(address: str, authority: Authority, tmp_path: Path, scheme: str) -> None:
+    certificate = None
+    if scheme == "https":
+        chain, key = pair_of(authority, tmp_path)
+        certificate = tmp_path / "both.pem"
+        write(path=certificate, content=chain.read_bytes() + key.read_bytes())
+    url, variables = place_of(address, scheme, 9000, tmp_path)
+    with (
+        target(address, digest_after_end),
+        server(address),
+        tunnel_peers.haproxy(address, folder=tmp_path, certificate=certificate),
+    ):
+        check_both_forms(address, url, variables)
