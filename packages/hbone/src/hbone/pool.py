@@ -29,6 +29,8 @@ ANSWER_TIMEOUT = 60.0
 # Streams of a new connection before its server has said how many it takes: the others wait for that.
 FIRST_STREAMS = 8
 MAX_BLOCKS = 64  # headers of requests that are remembered
+# Why OpenSSL does not accept a certificate (x509_vfy.h): not yet, no more; other host, other address.
+OUT_OF_TIME, FOR_ANOTHER = (9, 10), (62, 64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,11 +208,19 @@ class Pool:
 
     def _unreachable(self, error: OSError) -> errors.Unreachable:
         if isinstance(error, ssl.SSLCertVerificationError):
-            hint = "--ca-file (KRUN_CA_FILE) names the roots to trust; the certificate must be for the URL's host"
+            hint = "--ca-file (KRUN_CA_FILE) names the roots to trust"
+            if error.verify_code in OUT_OF_TIME:
+                hint = "its certificate has to be renewed there, or this machine's clock is wrong"
+            elif error.verify_code in FOR_ANOTHER:
+                hint = "the URL's host must be one of the certificate; --connect-to only says where it is dialled"
             return errors.Unreachable(f"{self._what}: TLS: {error.verify_message}", hint=hint)
         if isinstance(error, ssl.SSLError):
             return errors.Unreachable(f"{self._what}: TLS failed: {error.reason or error}", hint="is it a TLS port?")
         if isinstance(error, socket.gaierror):
-            return errors.Unreachable(f"{self._what}: {error.strerror}", hint="is the host's name right?")
+            is_silent = error.errno == socket.EAI_AGAIN
+            hint = (
+                "no name server answers; is this machine on the network?" if is_silent else "is the host's name right?"
+            )
+            return errors.Unreachable(f"{self._what}: {error.strerror}", hint=hint)
         reason = os.strerror(error.errno) if error.errno else str(error)
         return errors.Unreachable(f"{self._what}: {reason}", hint="does the server listen there?")
