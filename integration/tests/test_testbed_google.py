@@ -1,4 +1,4 @@
-"""The stand-ins for Google's APIs: their answers, whom they refuse and how, and what goes wrong on demand."""
+"""The stand-ins for Google's APIs: their answers, and whom they refuse and how."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import base64
 import contextlib
 import http.client
 import json
-import os
 import ssl
-import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import google.auth.transport
 import pytest
@@ -24,83 +20,19 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from google.auth import identity_pool
 from google.oauth2 import service_account
 
-from krun_testbed import google_api, processes
-from krun_testbed import google_api_faults as faults
-from krun_testbed.addresses import loopback
-from krun_testbed.certificates import Authority
 from krun_testbed.google_api import PROJECT, GoogleApi
-from krun_testbed.google_api_container import cluster
+from krun_testbed.google_api_client import CLUSTERS, EMAIL, FORM, Client, add_clusters, claims
 from krun_testbed.google_api_fleet import membership
-from krun_testbed.google_api_kubernetes import front
 from krun_testbed.google_api_metadata import metadata_server
-from krun_testbed.kubernetes import Kubernetes
-from krun_testbed.kubernetes_client import ApiError
 
 pytestmark = pytest.mark.loopback
 
-EMAIL = "workload@demo-project.iam.gserviceaccount.com"
 OTHER = "other@demo-project.iam.gserviceaccount.com"
-CLUSTERS = "/v1/projects/demo-project/locations/-/clusters"
-FORM = "application/x-www-form-urlencoded"
-
-
-class Client:
-    """Asks the servers with a token, and remembers the headers of the last answer."""
-
-    def __init__(self, google: GoogleApi) -> None:
-        self.google = google
-        self.token = google.accounts.access_token(EMAIL)
-        self.headers: dict[str, str] = {}
-
-    def ask(
-        self,
-        api: str,
-        path: str,
-        *,
-        method: str = "GET",
-        body: object = None,
-        kind: str = "application/json",
-        timeout: float = 10,
-        **headers: str,
-    ) -> tuple[int, Any]:
-        host, port = self.google.servers[api].where()
-        trust = ssl.create_default_context(cafile=self.google.roots)
-        connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=trust)
-        whole = {"Authorization": f"Bearer {self.token}", "Content-Type": kind} | headers
-        text = urlencode(body) if kind == FORM and isinstance(body, dict) else json.dumps(body) if body else None
-        with contextlib.closing(connection):
-            connection.request(method, path, body=text, headers={k: v for k, v in whole.items() if v})
-            response = connection.getresponse()
-            answer = response.read()
-            self.headers = {name.lower(): value for name, value in response.getheaders()}
-            return response.status, json.loads(answer) if answer.startswith(b"{") else answer.decode()
-
-    def post(self, api: str, path: str, body: object, *, kind: str = "application/json") -> tuple[int, Any]:
-        return self.ask(api, path, method="POST", body=body, kind=kind)
-
-    def refusal(self, api: str, path: str, **more: Any) -> tuple[int, str, str]:
-        """Code, status and reason of Google's error."""
-        code, answer = self.ask(api, path, **more)
-        error = answer["error"]
-        assert error["code"] == code
-        assert error["message"]
-        return code, error["status"], error.get("details", [{"reason": ""}])[0]["reason"]
 
 
 @pytest.fixture
 def client(google: GoogleApi) -> Client:
     return Client(google)
-
-
-def claims(token: str) -> dict[str, Any]:
-    middle = token.split(".")[1]
-    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
-    return found
-
-
-def add_clusters(google: GoogleApi, *names: str) -> None:
-    rows = google.container.clusters["demo-project"]
-    rows += [cluster(name, project="demo-project", root=b"PEM", public="203.0.113.7") for name in names]
 
 
 def test_clusters_are_listed_and_shown_as_gke_does(google: GoogleApi, client: Client) -> None:
@@ -358,255 +290,3 @@ def test_the_metadata_servers_tokens_are_known_to_the_apis(google: GoogleApi, cl
             assert client.ask("container", CLUSTERS)[0] == 200
             identity, _ = get(server.address, "identity?audience=https://x")
             assert claims(identity)["email"] == json.loads(get(server.address, "?recursive=true")[0])["email"]
-
-
-def test_every_request_is_written_down(google: GoogleApi, client: Client) -> None:
-    client.ask("container", f"{CLUSTERS}?fields=clusters(name)", **{"X-Goog-User-Project": "p"})
-    client.post("sts", "/v1/token", {"audience": "a b"}, kind=FORM)
-    listed, exchanged = google.requests
-    assert (listed.api, listed.method, listed.path) == ("container", "GET", CLUSTERS)
-    assert listed.query == {"fields": "clusters(name)"}
-    assert (listed.bearer, listed.headers["x-goog-user-project"]) == (client.token, "p")
-    assert exchanged.fields == {"audience": "a b"}
-    assert google.servers["sts"].requests == [exchanged]
-
-
-def test_what_the_stand_in_cannot_do_fails_the_test(authority: Authority, tmp_path: Path) -> None:
-    def verify(token: str) -> str:
-        raise RuntimeError("nobody thought of this")
-
-    def ask() -> None:
-        with google_api.running(address=loopback(), directory=tmp_path, authority=authority) as google:
-            google.sts.providers["x"] = verify
-            types = "urn:ietf:params:oauth:token-type:"
-            form = {"grantType": "urn:ietf:params:oauth:grant-type:token-exchange", "subjectToken": "x"}
-            form |= {"requestedTokenType": f"{types}access_token", "subjectTokenType": f"{types}jwt", "audience": "x"}
-            assert Client(google).post("sts", "/v1/token", form)[0] == 500
-
-    with pytest.raises(AssertionError, match="nobody thought of this"):
-        ask()
-
-
-def test_errors_on_demand_are_counted_and_are_of_one_path(google: GoogleApi, client: Client) -> None:
-    server = google.servers["container"]
-    server.faults.append(faults.status(503, path="/clusters$", times=2))
-    server.faults.append(faults.status(429, "Quota exceeded.", times=1, headers={"Retry-After": "7"}))
-    assert client.refusal("container", CLUSTERS)[:2] == (503, "UNAVAILABLE")
-    assert client.refusal("container", CLUSTERS)[:2] == (503, "UNAVAILABLE")
-    assert client.refusal("container", CLUSTERS)[:2] == (429, "RESOURCE_EXHAUSTED")
-    assert client.headers["retry-after"] == "7"
-    assert client.ask("container", CLUSTERS)[0] == 200
-    server.faults.append(faults.status(500, path="/other"))
-    assert client.ask("container", CLUSTERS)[0] == 200
-    server.faults[:] = [faults.disabled("container.googleapis.com", project="demo-project")]
-    assert client.refusal("container", CLUSTERS) == (403, "PERMISSION_DENIED", "SERVICE_DISABLED")
-    server.faults[:] = [faults.malformed()]
-    assert client.ask("container", CLUSTERS) == (200, "<html>502 Bad Gateway</html>")
-    server.faults[:] = [faults.redirect("https://elsewhere.example/v1/token")]
-    assert client.ask("container", CLUSTERS)[0] == 302
-    assert client.headers["location"] == "https://elsewhere.example/v1/token"
-
-
-def test_connections_on_demand_are_slow_or_silent_or_end_early(google: GoogleApi, client: Client) -> None:
-    server = google.servers["container"]
-    server.faults.append(faults.slow(0.2, times=1))
-    started = time.monotonic()
-    assert client.ask("container", CLUSTERS)[0] == 200
-    assert time.monotonic() - started >= 0.2
-    server.faults[:] = [faults.hang()]
-    with pytest.raises(TimeoutError):
-        client.ask("container", CLUSTERS, timeout=0.3)
-    server.faults[:] = [faults.cut()]
-    with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError, ssl.SSLError)):
-        client.ask("container", CLUSTERS)
-    add_clusters(google, "one")
-    server.faults[:] = [faults.drip(0.01, times=1)]
-    started = time.monotonic()
-    assert client.ask("container", f"{CLUSTERS}?fields=clusters/name", timeout=0.3)[0] == 200
-    assert time.monotonic() - started > 0.3
-    server.faults[:] = [faults.cut(after=10)]
-    with pytest.raises(http.client.IncompleteRead):
-        client.ask("container", CLUSTERS)
-
-
-def test_a_server_is_down_for_a_while_at_the_same_address(google: GoogleApi, client: Client) -> None:
-    server = google.servers["sts"]
-    with server.down(), pytest.raises(ConnectionRefusedError):
-        client.ask("sts", "/v1/token")
-    assert client.ask("sts", "/v1/token")[0] == 404
-
-
-def test_a_certificate_of_another_host_or_authority_is_shown_on_demand(google: GoogleApi, client: Client) -> None:
-    server = google.servers["sts"]
-    host = server.where()[0]
-    wrong = {
-        "another host": google.authority.server(hosts=("elsewhere.example",)),
-        "another authority": Authority().server(hosts=(host,)),
-    }
-    for what, certificate in wrong.items():
-        with server.certified(certificate), pytest.raises(ssl.SSLCertVerificationError):
-            client.ask("sts", "/v1/token")
-        assert server.requests == [], what
-    assert client.ask("sts", "/v1/token")[0] == 404
-
-
-def test_gclouds_own_variables_lead_to_the_servers(google: GoogleApi) -> None:
-    environment = google.environment
-    assert environment["SSL_CERT_FILE"] == str(google.roots)
-    for name in ("CONTAINER", "GKEHUB", "CLOUDRESOURCEMANAGER", "IAMCREDENTIALS", "STS", "CONNECTGATEWAY"):
-        url = environment[f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{name}"]
-        assert url == google.servers[name.lower()].url
-        assert url.endswith("/")
-    assert environment["CLOUDSDK_AUTH_TOKEN_HOST"] == f"{google.servers['oauth2'].url}token"
-
-
-@contextlib.contextmanager
-def through(proxy: str, host: str, *, roots: str | bytes) -> Iterator[http.client.HTTPSConnection]:
-    """A connection to a true name, as a client with HTTPS_PROXY makes it."""
-    where = urlsplit(proxy)
-    trust = ssl.create_default_context(
-        cadata=roots.decode() if isinstance(roots, bytes) else None, cafile=roots if isinstance(roots, str) else None
-    )
-    connection = http.client.HTTPSConnection(where.hostname or "", where.port, timeout=10, context=trust)
-    connection.set_tunnel(host, 443)
-    with contextlib.closing(connection):
-        yield connection
-
-
-def test_a_proxy_leads_to_them_by_their_true_names_and_to_nobody_else(
-    google: GoogleApi, client: Client, address: str
-) -> None:
-    headers = {"Authorization": f"Bearer {client.token}"}
-    with google.proxied(address=address) as environment:
-        proxy = environment["HTTPS_PROXY"]
-        for host in ("container.googleapis.com", "us-central1-connectgateway.googleapis.com", "sts.googleapis.com"):
-            with through(proxy, host, roots=environment["SSL_CERT_FILE"]) as connection:
-                connection.request("GET", CLUSTERS, headers=headers)
-                assert connection.getresponse().status in (200, 404)
-        assert [asked.api for asked in google.requests] == ["container", "connectgateway", "sts"]
-        with (
-            through(proxy, "example.com", roots=environment["SSL_CERT_FILE"]) as connection,
-            pytest.raises(OSError, match="403"),
-        ):
-            connection.request("GET", "/")
-
-
-SELF = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
-
-
-def who(answer: Any) -> str:
-    return str(answer["status"]["userInfo"]["username"])
-
-
-@pytest.mark.kubernetes
-def test_a_cluster_takes_googles_tokens_straight_and_by_both_fronts(
-    google: GoogleApi, client: Client, kubernetes: Kubernetes
-) -> None:
-    made = google.add(kubernetes, "demo", fleet="global")
-    assert client.ask("container", CLUSTERS)[1]["clusters"] == [made]
-    assert base64.b64decode(made["masterAuth"]["clusterCaCertificate"]) == kubernetes.root
-    assert who(kubernetes.caller(client.token).create(SELF, {})) == EMAIL
-    host = made["controlPlaneEndpointsConfig"]["dnsEndpointConfig"]["endpoint"]
-    status, answer = client.ask("dns", SELF, method="POST", body={"kind": "SelfSubjectReview"}, Host=host)
-    assert (status, who(answer)) == (201, EMAIL)
-    gateway = f"/v1/projects/{PROJECT.number}/locations/global/gkeMemberships/demo"
-    status, answer = client.post("connectgateway", f"{gateway}{SELF}", {"kind": "SelfSubjectReview"})
-    assert (status, who(answer)) == (201, EMAIL)
-    # What the API server refuses comes back as it said it.
-    path = f"{gateway}/api/v1/nodes?limit=1"
-    assert client.ask("connectgateway", path)[1]["reason"] == "Forbidden"
-    assert client.refusal("connectgateway", path.replace(PROJECT.number, PROJECT.id))[0] == 404
-
-
-@pytest.mark.kubernetes
-def test_the_dns_endpoint_takes_no_tokens_of_the_cluster_unless_it_is_told_to(
-    google: GoogleApi, client: Client, kubernetes: Kubernetes, namespace: str
-) -> None:
-    made = google.add(kubernetes, "demo")
-    config = made["controlPlaneEndpointsConfig"]["dnsEndpointConfig"]
-    host = config["endpoint"]
-    client.token = kubernetes.token("default", namespace=namespace)
-    assert client.refusal("dns", "/api/v1/nodes", Host=host)[0] == 401
-    config["enableK8sTokensViaDns"] = True
-    assert client.ask("dns", "/api/v1/nodes", Host=host)[1]["reason"] == "Forbidden"
-    client.token = google.accounts.access_token(EMAIL)
-    google.accounts.forbidden.add((EMAIL, "container.clusters.connect"))
-    assert client.refusal("dns", "/version", Host=host) == (403, "PERMISSION_DENIED", "IAM_PERMISSION_DENIED")
-    google.accounts.forbidden.clear()
-    del config["allowExternalTraffic"]
-    assert client.refusal("dns", "/version", Host=host)[:2] == (403, "PERMISSION_DENIED")
-
-
-@pytest.mark.kubernetes
-def test_a_service_account_of_the_cluster_becomes_one_of_google(
-    google: GoogleApi, client: Client, kubernetes: Kubernetes, namespace: str
-) -> None:
-    google.add(kubernetes, "demo")
-    pool = "demo-project.svc.id.goog"
-    types = "urn:ietf:params:oauth:token-type:"
-    form = {
-        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
-        "audience": f"identitynamespace:{pool}:{kubernetes.server.issuer}",
-        "requested_token_type": f"{types}access_token",
-        "subject_token_type": f"{types}jwt",
-        "subject_token": kubernetes.token("default", namespace=namespace, audiences=(pool,)),
-    }
-    status, found = client.post("sts", "/v1/token", form, kind=FORM)
-    assert (status, google.accounts.holder(found["access_token"])) == (200, f"{pool}[{namespace}/default]")
-    google.accounts.actors[EMAIL] = {f"{pool}[{namespace}/default]"}
-    client.token = found["access_token"]
-    path = f"/v1/projects/-/serviceAccounts/{EMAIL}:generateIdToken"
-    assert client.post("iamcredentials", path, {"audience": "a", "includeEmail": True})[0] == 200
-    # A token for another audience is not one for Google.
-    form["subject_token"] = kubernetes.token("default", namespace=namespace)
-    assert client.post("sts", "/v1/token", form, kind=FORM)[1]["error"] == "invalid_grant"
-
-
-@pytest.mark.kubernetes
-def test_a_proxy_leads_to_the_clusters_own_addresses(
-    google: GoogleApi, client: Client, kubernetes: Kubernetes, address: str
-) -> None:
-    made = google.add(kubernetes, "demo", private="10.128.0.10")
-    headers = {"Authorization": f"Bearer {client.token}"}
-    with google.proxied(kubernetes, address=address) as environment:
-        proxy = environment["HTTPS_PROXY"]
-        addresses = made["controlPlaneEndpointsConfig"]["ipEndpointsConfig"]
-        for host in (addresses["publicEndpoint"], addresses["privateEndpoint"]):
-            with through(proxy, host, roots=kubernetes.root) as connection:
-                connection.request("GET", "/api/v1/nodes", headers=headers)
-                assert connection.getresponse().status == 403
-        name = made["controlPlaneEndpointsConfig"]["dnsEndpointConfig"]["endpoint"]
-        with through(proxy, name, roots=environment["SSL_CERT_FILE"]) as connection:
-            connection.request("GET", "/api/v1/nodes", headers=headers)
-            assert connection.getresponse().status == 403
-
-
-@pytest.mark.kubernetes
-def test_a_front_before_the_api_server_notes_and_disturbs(
-    kubernetes: Kubernetes, address: str, authority: Authority
-) -> None:
-    caller = kubernetes.caller(kubernetes.outsider(EMAIL))
-    with front(kubernetes, address=address, authority=authority) as server:
-        caller = replace(caller, url=server.url.rstrip("/"), root=authority.root)
-        assert who(caller.create(SELF, {})) == EMAIL
-        assert [(asked.method, asked.path) for asked in server.requests] == [("POST", SELF)]
-        server.faults.append(faults.status(503, times=1))
-        with pytest.raises(ApiError) as caught:
-            caller.get(SELF)
-        assert caught.value.status == 503
-
-
-@pytest.mark.kubernetes
-def test_all_of_it_runs_alone(tmp_path: Path) -> None:
-    file = tmp_path / "environment"
-    argv = [sys.executable, "-m", "krun_testbed.google_api", str(file)]
-    with processes.start(argv, env=dict(os.environ)) as running:
-        running.wait_for(r"ready environment=", timeout=60)
-        environment = dict(line.split("=", 1) for line in file.read_text(encoding="utf-8").splitlines())
-        assert environment["GCE_METADATA_HOST"]
-        with through(
-            environment["HTTPS_PROXY"], "container.googleapis.com", roots=environment["SSL_CERT_FILE"]
-        ) as connection:
-            connection.request("GET", CLUSTERS)
-            assert connection.getresponse().status == 401
-        assert running.terminate() == 0
