@@ -104,8 +104,18 @@ def pod(
 
 
 def wait_until_served(place: Place, address: str) -> None:
-    """Wait until a proxy has this address among its endpoints."""
-    processes.wait_until(
-        lambda: f"{address}:" in mesh_call.admin(place, "/clusters").body.decode(),
-        what=f"{address} is an endpoint",
-    )
+    """Wait until a proxy has this address among its endpoints; else say what it has, and what it still waits for."""
+
+    def clusters() -> str:
+        return mesh_call.admin(place, "/clusters").body.decode()
+
+    try:
+        processes.wait_until(lambda: f"{address}:" in clusters(), what=f"{address} is an endpoint")
+    except AssertionError as error:
+        hosts = sorted(
+            {line.partition("::health_flags")[0] for line in clusters().splitlines() if "health_flags" in line}
+        )
+        asked = "/config_dump?resource=dynamic_warming_clusters&mask=cluster.name"
+        waiting = mesh_call.admin(place, asked).body.decode()
+        control = mesh_call.admin(place, "/stats?filter=control_plane|cluster_manager|update_").body.decode()
+        raise AssertionError("\n".join((str(error), *hosts, waiting, control))) from error
