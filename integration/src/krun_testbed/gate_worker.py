@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import sys
 import threading
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from hbone import shares
 from hgate import feed
 from hgate.routes import Route, read_routes
 from krun_testbed import load_generator, processes, tunnels
@@ -97,19 +99,38 @@ def worker(
     *routes: str | Route,
     settings: feed.Settings | None = None,
     wrapper: tuple[str, ...] = (),
+    memory: int | None = None,
+    number: int = 0,
 ) -> Iterator[Worker]:
-    """A worker that accepts; ``wrapper`` is a command that starts it, such as prlimit with its flags."""
+    """A worker that accepts; ``wrapper`` is a command that starts it, such as prlimit with its flags.
+
+    With ``memory`` it shares connections with those of other numbers who have it, too.
+    """
     table = (route if isinstance(route, Route) else read_routes([route])[0] for route in routes)
     ours, theirs = socket.socketpair()
-    numbers = (listener.fileno(), theirs.fileno())
-    argv = [*wrapper, sys.executable, "-I", "-m", "hgate.worker", *map(str, numbers), "info", "json"]
-    with ours, processes.start(argv, pass_fds=numbers) as running:
+    with ours, contextlib.ExitStack() as stack:
+        shared = stack.enter_context(shared_memory(1)) if memory is None else memory
+        numbers = (listener.fileno(), theirs.fileno(), shared)
+        words = [*map(str, numbers), str(number), "info", "json"]
+        argv = [*wrapper, sys.executable, "-I", "-m", "hgate.worker", *words]
+        running = stack.enter_context(processes.start(argv, pass_fds=numbers))
         theirs.close()
         one = Worker(running, ours)
         one.tell(settings or feed.Settings(token_header="x-serverless-authorization"))
         one.tell(feed.Routes(reset=True, set=tuple(table)))
         one.wait_for(feed.Ready)
         yield one
+
+
+@contextlib.contextmanager
+def shared_memory(count: int) -> Iterator[int]:
+    """What so many workers share; its descriptor."""
+    memory = os.memfd_create("workers")
+    try:
+        os.truncate(memory, shares.size(count))
+        yield memory
+    finally:
+        os.close(memory)
 
 
 def connect(address: str, *, hello: bytes = HELLO) -> socket.socket:

@@ -27,6 +27,7 @@ MESSAGES: tuple[feed.Message, ...] = (
     feed.Ready(),
     feed.Need(identity=OTHERS, refused=True),
     feed.Counts(values={"open": 3.0, "sent_bytes": 2.0**40}),
+    feed.Well(),
     feed.Drained(),
 )
 

@@ -10,7 +10,7 @@ import time
 from hbone import sockets
 from hbone.acceptor import OWN_FILES, raise_file_limit
 from hbone.client import Client, Settings
-from hbone.doorway import Doorway
+from hbone.doorway import Doorway, Peer
 from hbone.ended import Ended
 from hbone.stop import Stop
 from hbone.urls import URL, Address
@@ -25,20 +25,25 @@ async def forward(*, listen: Address, url: URL, settings: Settings, stop: Stop) 
         client.check(url)
         listener = sockets.listen(listen.host, listen.port)
 
-        def arrived(connected: socket.socket, peer: str) -> None:
+        here: set[socket.socket] = set()
+
+        def arrived(connected: socket.socket, peer: Peer) -> None:
             sockets.tune(connected)
+            here.add(connected)
             started = time.monotonic()
 
             def closed(ended: Ended) -> None:
+                here.discard(connected)
                 doorway.left()
                 if ended.failure is not None:
                     sockets.close(connected, is_orderly=False)
-                _log(ended, url=url, peer=peer, started=started)
+                _log(ended, url=url, peer=f"{peer[0]}:{peer[1]}", started=started)
 
             client.carry(url=url, local=connected, closed=closed)
 
         # A tunnel takes one file here, and its connection's is one of many.
-        doorway = Doorway(listener, room=max(1, raise_file_limit() - OWN_FILES), arrived=arrived)
+        room = max(1, raise_file_limit() - OWN_FILES)
+        doorway = Doorway(listener, room=room, count=lambda: len(here), arrived=arrived)
         doorway.open()
         log.info("ready", extra={"fields": {"address": sockets.name(listener), "url": str(url)}})
         try:

@@ -28,11 +28,15 @@ class LogStyle:
 class Child:
     """The worker; it is ended and reaped by ``close``."""
 
-    def __init__(self, *, listener: socket.socket, log_style: LogStyle) -> None:
-        """Start it. Raises Unreachable when this machine cannot start a process."""
+    def __init__(self, *, listener: socket.socket, memory: int, number: int, log_style: LogStyle) -> None:
+        """Start it; ``memory`` is the descriptor of what it shares with the others, among whom it has this number.
+
+        Raises:
+            Unreachable: this machine cannot start a process.
+        """
         self.is_ready = False
         ours, theirs = socket.socketpair()
-        numbers = (str(listener.fileno()), str(theirs.fileno()))
+        numbers = (str(listener.fileno()), str(theirs.fileno()), str(memory), str(number))
         # -I: what is in the folder, or in variables of Python's, is none of its business.
         argv = [sys.executable, "-I", "-m", "hgate.worker", *numbers, log_style.level, log_style.style]
         try:
@@ -41,7 +45,7 @@ class Child:
                 env={name: os.environ[name] for name in VARIABLES if name in os.environ},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                pass_fds=(listener.fileno(), theirs.fileno()),
+                pass_fds=(listener.fileno(), theirs.fileno(), memory),
             )
         except OSError as error:
             ours.close()
@@ -67,6 +71,10 @@ class Child:
             os.close(descriptor)
         status = self._process.wait()
         return status if status >= 0 else 128 - status
+
+    def kill(self) -> None:
+        """It hangs. Its end is waited for by whoever waits already."""
+        self._process.send_signal(signal.SIGKILL)
 
     def close(self) -> None:
         """End it, if it has not ended, and forget it."""

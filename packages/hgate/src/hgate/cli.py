@@ -93,6 +93,14 @@ class Group(click.Group):
     help=f"Worker processes. Default: one for each core, at most {MOST_WORKERS}.",
 )
 @click.option(
+    "--worker-timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(1),
+    default=30.0,
+    show_default=True,
+    help="Silence after which a worker hangs: it is ended, and replaced.",
+)
+@click.option(
     "--status",
     metavar="ADDRESS:PORT",
     help="Serve /healthz/ready, /healthz/live and /metrics there; else they are served nowhere.",
@@ -178,6 +186,7 @@ def _settings(context: click.Context, given: Mapping[str, Any], *, routes: Route
         ),
         log_style=LogStyle(level=given["log_level"], style=_style(given["log_format"])),
         status=address("status") if given["status"] else None,
+        worker_timeout=given["worker_timeout"],
     )
 
 

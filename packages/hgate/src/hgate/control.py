@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hbone import sockets
+from hbone.restarts import TIMEOUT
 from hbone.stop import Stop
 from hbone.urls import URL, Address
 from hgate import feed
@@ -38,6 +39,7 @@ class Settings:
     worker: feed.Settings
     log_style: LogStyle
     status: Address | None = None
+    worker_timeout: float = TIMEOUT
 
 
 class Control:
@@ -73,6 +75,7 @@ class Control:
                 log_style=settings.log_style,
                 heard=self._heard,
                 snapshot=self._snapshot,
+                timeout=settings.worker_timeout,
             )
             status = await self._open_status()
             others = [group.create_task(self._say_ready(self._workers, sockets.name(listener)))]

@@ -92,11 +92,16 @@ class Counts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Well:
+    """From a worker, when it has nothing else to say for a while: it does not hang."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Drained:
     """From a worker: the last connection has ended."""
 
 
-Message = Settings | Routes | Token | NoToken | Look | Drain | Ready | Need | Counts | Drained
+Message = Settings | Routes | Token | NoToken | Look | Drain | Ready | Need | Counts | Well | Drained
 
 
 def encode(message: Message) -> bytes:
@@ -243,6 +248,7 @@ _ENCODERS: dict[type[Any], Callable[[Any], dict[str, object]]] = {
         "refused": it.refused,
     },
     Counts: lambda it: {"kind": "counts", "values": dict(it.values)},
+    Well: lambda _: {"kind": "well"},
     Drained: lambda _: {"kind": "drained"},
 }
 
@@ -255,5 +261,6 @@ _DECODERS: dict[str, Callable[[Mapping[str, Any]], Message]] = {
     "ready": lambda _: Ready(),
     "need": lambda values: Need(identity=_identity_in(values), refused=bool(values.get("refused"))),
     "counts": lambda values: Counts(values={str(key): float(value) for key, value in values["values"].items()}),
+    "well": lambda _: Well(),
     "drained": lambda _: Drained(),
 }

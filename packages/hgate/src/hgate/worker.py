@@ -1,7 +1,8 @@
 """A worker: serves connections by what the control process tells it, and knows nothing else of the world.
 
-``python -m hgate.worker LISTENER FEED LEVEL FORMAT``: two descriptors that it inherits, and how it logs. When the
-control process is gone, it goes on with the routes and tokens that it has. SIGTERM drains, a second one ends at once.
+``python -m hgate.worker LISTENER FEED SHARES NUMBER LEVEL FORMAT``: three descriptors that it inherits, which of the
+workers it is, and how it logs. When the control process is gone, it goes on with the routes and tokens that it has.
+SIGTERM drains, a second one ends at once.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import mmap
+import os
 import signal
 import socket
 import sys
@@ -17,11 +20,12 @@ from hbone import sockets, stop
 from hbone.acceptor import OWN_FILES, raise_file_limit
 from hbone.client import Client
 from hbone.client import Settings as ClientSettings
+from hbone.doorway import Doorway
 from hbone.poller import of_loop
+from hbone.shares import Shares
 from hbone.tokens import Source
 from hbone.urls import parse_address
 from hgate import errors, feed, log
-from hgate.accept import Acceptor
 from hgate.connection import ENDED_NOW
 from hgate.counts import Counts
 from hgate.gate import Gate
@@ -31,6 +35,7 @@ from hgate.wire import Wire
 
 TELL = 1.0  # seconds between two reports of what was done
 MAX_OPEN = 2**16
+SLACK = 8  # connections that a worker may have more than another: fewer would be more work than they are worth
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +44,13 @@ class Worker:
     """The worker; ``run`` returns when it is drained."""
 
     def __init__(
-        self, *, listener: socket.socket, wire: Wire, settings: feed.Settings, group: asyncio.TaskGroup
+        self,
+        *,
+        listener: socket.socket,
+        shares: Shares,
+        wire: Wire,
+        settings: feed.Settings,
+        group: asyncio.TaskGroup,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         poller = of_loop()
@@ -60,12 +71,12 @@ class Worker:
             ended=self._ended,
         )
         # Two files a connection, when it is led on as it is; the others wait in the kernel, or go to other workers.
-        self._room = max(1, min(MAX_OPEN, (raise_file_limit() - OWN_FILES) // 2))
-        self._acceptor = Acceptor(
-            listener=listener,
-            poller=poller,
-            has_room=lambda: len(self._gate) < self._room,
-            taken=self._gate.take,
+        self._doorway = Doorway(
+            listener,
+            room=max(1, min(MAX_OPEN, (raise_file_limit() - OWN_FILES) // 2)),
+            count=lambda: len(self._gate),
+            arrived=self._gate.take,
+            shares=shares,
         )
         self._is_draining = False
         self._drained = asyncio.Event()
@@ -76,7 +87,7 @@ class Worker:
         self._loop.add_signal_handler(signal.SIGINT, self._signalled)
         self._wire.open(heard=self._heard, gone=self._alone)
         if not self._is_draining:  # that may have been the next that it heard
-            self._acceptor.open()
+            self._doorway.open()
             self._wire.tell(feed.Ready())
         self._tell_counts()
         await self._drained.wait()
@@ -91,7 +102,7 @@ class Worker:
             case feed.Token() | feed.NoToken():
                 self._tokens.heard(message)
             case feed.Look():
-                self._acceptor.look()
+                self._doorway.look()
             case feed.Drain(now=now):
                 self._drain()
                 if now:
@@ -116,16 +127,14 @@ class Worker:
     def _drain(self) -> None:
         if not self._is_draining:
             self._is_draining = True
-            self._acceptor.close()
+            self._doorway.close_after_all()
             self._ended()
 
     def _ended(self) -> None:
         """A connection is gone."""
-        if self._is_draining:
-            if not len(self._gate):
-                self._drained.set()
-        else:
-            self._acceptor.resume()
+        self._doorway.left()
+        if self._is_draining and not len(self._gate):
+            self._drained.set()
 
     def _alone(self) -> None:
         if not self._is_draining:
@@ -136,9 +145,11 @@ class Worker:
         values = self._counts.values(
             open_hellos=len(self._gate.hellos), token_waiting=self._tokens.waiting, routes=len(self._table)
         )
-        if values != self._told and not self._wire.is_crowded:
+        if not self._wire.is_crowded:
+            self._wire.tell(feed.Counts(values=values) if values != self._told else feed.Well())
             self._told = values
-            self._wire.tell(feed.Counts(values=values))
+        # Another worker may hang that was woken for somebody.
+        self._doorway.look()
         if not self._drained.is_set():
             self._loop.call_later(TELL, self._tell_counts)
 
@@ -153,9 +164,9 @@ def client_settings(settings: feed.Settings) -> ClientSettings:
     )
 
 
-async def _serve(listener: socket.socket, wire: Wire, settings: feed.Settings) -> int:
+async def _serve(listener: socket.socket, shares: Shares, wire: Wire, settings: feed.Settings) -> int:
     async with asyncio.TaskGroup() as group:
-        worker = Worker(listener=listener, wire=wire, settings=settings, group=group)
+        worker = Worker(listener=listener, shares=shares, wire=wire, settings=settings, group=group)
         # What there is now stays: the collector need not look through it again and again.
         gc.collect()
         gc.freeze()
@@ -165,7 +176,7 @@ async def _serve(listener: socket.socket, wire: Wire, settings: feed.Settings) -
 
 def main(arguments: list[str]) -> int:
     """The process: its exit status is 0 when it is drained."""
-    listener, control, level, style = arguments
+    listener, control, memory, number, level, style = arguments
     log.configure(tool="hgate", level=level, style=style)
     wire = Wire(socket.socket(fileno=int(control)))
     settings = wire.first()
@@ -174,7 +185,9 @@ def main(arguments: list[str]) -> int:
     accepting = socket.socket(fileno=int(listener))
     accepting.setblocking(False)
     sockets.tune(accepting)  # what is accepted has it from there
-    return stop.run(_serve(accepting, wire, settings))
+    shares = Shares(mmap.mmap(int(memory), 0), number=int(number), slack=SLACK)
+    os.close(int(memory))
+    return stop.run(_serve(accepting, shares, wire, settings))
 
 
 if __name__ == "__main__":

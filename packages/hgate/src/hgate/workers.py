@@ -1,4 +1,4 @@
-"""The workers of a gate: starts them, tells them what they must know, and replaces those that die.
+"""The workers of a gate: starts them, tells them what they must know, and replaces those that die, or hang.
 
 They share one listening socket, so a worker that dies takes no connection with it but its own.
 """
@@ -8,21 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import mmap
+import os
 import socket
 from collections.abc import Callable, Iterable
 
+from hbone import shares
+from hbone.doorway import BACKLOG
+from hbone.restarts import ALL_DEAD, GOODBYE, LOOKS, TIMEOUT, Pulse, Restarts
 from hbone.stop import Stop
 from hgate import errors, feed
-from hgate.accept import BACKLOG
 from hgate.child import Child, LogStyle
 
 log = logging.getLogger(__name__)
-
-STEADY = 10.0  # seconds that a worker must have lived for its successor to start at once
-PAUSES = (0.1, 0.5, 2.0, 5.0)  # seconds before the next is started, when they die one after the other
-# Seconds without a single worker that is ready: then it is no accident, and whoever runs us should know.
-ALL_DEAD = 30.0
-GOODBYE = 3.0  # seconds for workers to end at once
 
 Heard = Callable[[feed.Message, int], None]
 Snapshot = Callable[[], Iterable[feed.Message]]
@@ -44,16 +42,23 @@ class Workers:
         log_style: LogStyle,
         heard: Heard,
         snapshot: Snapshot,
+        timeout: float = TIMEOUT,
         all_dead: float = ALL_DEAD,
     ) -> None:
+        """``timeout``: seconds of silence after which a worker hangs."""
         self._listener = listener
         self._count = count
         self._settings = settings
         self._log_style = log_style
         self._heard = heard
         self._snapshot = snapshot
+        self._timeout = timeout
         self._all_dead = all_dead
+        self._memory = os.memfd_create("hgate-workers")
+        os.truncate(self._memory, shares.size(count))
+        self._mapped = mmap.mmap(self._memory, 0)
         self._running: dict[int, Child] = {}
+        self._pulses: dict[int, Pulse] = {}
         self._changed = asyncio.Event()
         self._is_stopping = False
 
@@ -86,7 +91,7 @@ class Workers:
         try:
             async with asyncio.TaskGroup() as group:
                 keepers = [group.create_task(self._keep(number)) for number in range(self._count)]
-                watching = [group.create_task(watch) for watch in (self._watch(), self._obey(stop))]
+                watching = [group.create_task(watch) for watch in (self._watch(), self._feel(), self._obey(stop))]
                 await asyncio.wait(keepers)
                 for task in watching:
                     task.cancel()
@@ -96,26 +101,24 @@ class Workers:
     async def _keep(self, number: int) -> None:
         """Keep one worker running: start it, wait for its end, start the next."""
         loop = asyncio.get_running_loop()
-        in_a_row = 0
+        restarts = Restarts()
         while not self._is_stopping:
             started = loop.time()
-            child = Child(listener=self._listener, log_style=self._log_style)
+            child = Child(listener=self._listener, memory=self._memory, number=number, log_style=self._log_style)
             status = await self._attend(child, number)
             if self._is_stopping:
                 return
-            fields = {"pid": child.pid, "status": status}
+            fields = {"pid": child.pid, "status": status, "count": self._share(number).count}
             log.error("a worker has ended, another is started", extra={"fields": fields})
+            self._share(number).has_gone()
             # Who waits to be accepted may have been this one's: it had been woken, and has not come to it.
             self.tell(feed.Look())
-            if loop.time() - started < STEADY:
-                await self._pause(PAUSES[min(in_a_row, len(PAUSES) - 1)])
-                in_a_row += 1
-            else:
-                in_a_row = 0
+            await self._pause(restarts.pause(lived=loop.time() - started))
 
     async def _attend(self, child: Child, number: int) -> int:
         """Feed a worker, and hear it, until it ends. Cancelled, it still runs: ``_end_all`` has the last word."""
         self._running[number] = child
+        self._pulses[number] = Pulse(timeout=self._timeout, now=asyncio.get_running_loop().time())
         child.wire.open(
             heard=lambda message: self._hear(message, number, child),
             gone=lambda: None,  # its end says so, too
@@ -128,6 +131,7 @@ class Workers:
         return status
 
     def _hear(self, message: feed.Message, number: int, child: Child) -> None:
+        self._pulses[number].feel(now=asyncio.get_running_loop().time())
         if isinstance(message, feed.Ready):
             child.is_ready = True
             self._has_changed()
@@ -154,6 +158,20 @@ class Workers:
                     f"no worker could be kept running for {self._all_dead:g} s", hint="see what they have said above"
                 ) from error
 
+    async def _feel(self) -> None:
+        """End those that hang: nobody else would, and who asks is led to them, too."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._timeout / LOOKS)
+            for number, child in self._running.items():
+                if self._pulses[number].is_gone(now=loop.time()):
+                    fields = {"pid": child.pid, "count": self._share(number).count}
+                    log.error("a worker hangs: it is ended, and its connections with it", extra={"fields": fields})
+                    child.kill()
+
+    def _share(self, number: int) -> shares.Shares:
+        return shares.Shares(self._mapped, number=number)
+
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -172,6 +190,7 @@ class Workers:
             child.close()
         self._running.clear()
         self._listener.close()
+        os.close(self._memory)
 
     def _has_changed(self) -> None:
         self._changed.set()
