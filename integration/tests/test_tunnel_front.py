@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from krun_testbed import processes
+from krun_testbed import footprint, processes
 from krun_testbed.plain_front import front
 from krun_testbed.tunnels import (
     connect,
@@ -36,18 +36,7 @@ def test_full_connection_gets_a_further_one_through_a_real_envoy(address: str, t
             client.sendall(b"x")
         for client in clients:
             assert client.recv(1) == b"x"
-        assert len(established(running.pid, address, 9000)) == 4
-
-
-def established(pid: int, address: str, port: int) -> list[str]:
-    """Connections of a process to an address, by /proc (proc(5))."""
-    sockets = set()
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            sockets.add(descriptor.readlink().name)
-    remote = f"{int.from_bytes(socket.inet_aton(address), 'little'):08X}:{port:04X}"
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return [row[1] for row in rows if row[2] == remote and row[3] == "01" and f"socket:[{row[9]}]" in sockets]
+        assert footprint.connections(running.pid, address, 9000) == 4
 
 
 def test_end_of_the_answer_through_a_real_envoy_loses_nothing_on_its_way(address: str, tmp_path: Path) -> None:

@@ -56,9 +56,13 @@ class CloudRun:
         authority: Certifier,
         listen: tuple[str, int],
         request_timeout: float = 300.0,
+        connection_life: float = 0.0,
         directory: Path | None = None,
     ) -> None:
-        """``directory``: where the front's own temporary folder is made; default the system's."""
+        """``directory``: where the front's own temporary folder is made; default the system's.
+
+        ``connection_life``: seconds after which a connection is told to take no further requests; 0 for no limit.
+        """
         self.services = tuple(services)
         self.listen = listen
         self.instances: dict[str, Instance] = {}
@@ -66,6 +70,7 @@ class CloudRun:
         self._issuer = issuer
         self._authority = authority
         self._request_timeout = request_timeout
+        self._connection_life = connection_life
         self._parent = directory
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._envoy: subprocess.Popen[bytes] | None = None
@@ -147,6 +152,7 @@ class CloudRun:
             key=str(folder / "front.key"),
             jwks=self._issuer.jwks(),
             request_timeout=self._request_timeout,
+            connection_life=self._connection_life,
         )
         config = bootstrap(front, tuple(_backend(service) for service in self.services))
         write(path=folder / "envoy.json", content=json.dumps(config, indent=1).encode())
