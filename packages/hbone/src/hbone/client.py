@@ -11,13 +11,15 @@ from typing import cast
 from hbone import errors, tls
 from hbone.deadlines import Deadlines
 from hbone.ended import Ended
-from hbone.opening import ATTEMPTS, Opening
-from hbone.pool import Pool, Settings
+from hbone.opening import Opening
+from hbone.pool import Pool
 from hbone.refusal import MAX_TEXT, Refused, refusal
 from hbone.session import Session
+from hbone.settings import ATTEMPTS, Settings
 from hbone.stream import Stream, StreamBroken
 from hbone.tokens import Tokens
 from hbone.tunnel import CANCEL
+from hbone.unreachable import unencrypted
 from hbone.urls import URL, Address
 
 __all__ = ["Client", "Settings", "close_stream", "failure_of"]
@@ -162,9 +164,7 @@ class Client:
     def _check_secrecy(self, url: URL) -> None:
         address = self._address(url)
         if url.scheme == "http" and not address.is_loopback:
-            raise errors.Misconfigured(
-                f"an ID token is not sent over plain http to {address}", hint="use https, or give no token"
-            )
+            raise unencrypted(address)
 
     async def close(self) -> None:
         """Close all connections, with all tunnels in them."""

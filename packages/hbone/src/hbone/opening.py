@@ -14,11 +14,10 @@ from hbone.flow import Flow
 from hbone.pool import Pool
 from hbone.refusal import MAX_TEXT, refusal
 from hbone.session import Session
+from hbone.settings import ATTEMPTS
 from hbone.stream import ENDED_NOW, StreamBroken
 from hbone.tunnel import CANCEL
 from hbone.urls import URL
-
-ATTEMPTS = 3
 
 
 class Opening:

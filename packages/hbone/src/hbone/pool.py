@@ -5,44 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import socket
 import ssl
 from collections import deque
-from dataclasses import dataclass
 from typing import Protocol
 
 from hbone import blocks, errors, sockets, tls
 from hbone.link import Link
 from hbone.poller import of_loop
 from hbone.session import Session
+from hbone.settings import Settings
 from hbone.stream import ENDED_NOW
-from hbone.tokens import Source
 from hbone.tunnel import UNKNOWN_LIMIT, Connection
+from hbone.unreachable import no_streams, other_protocol, too_late, unreachable
 from hbone.urls import URL, Address
 
 log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT = 10.0  # seconds for TCP and TLS
-# Seconds until the server answers a request: a container that starts from nothing has to come up first.
-ANSWER_TIMEOUT = 60.0
 # Streams of a new connection before its server has said how many it takes: the others wait for that.
 FIRST_STREAMS = 8
 MAX_BLOCKS = 64  # headers of requests that are remembered
-# Why OpenSSL does not accept a certificate (x509_vfy.h): not yet, no more; other host, other address.
-OUT_OF_TIME, FOR_ANOTHER = (9, 10), (62, 64)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How tunnels are opened."""
-
-    token_source: Source
-    token_header: str = "authorization"
-    ca_file: str | None = None
-    connect_to: Address | None = None
-    connect_timeout: float = CONNECT_TIMEOUT
-    answer_timeout: float = ANSWER_TIMEOUT
 
 
 class Waiter(Protocol):
@@ -128,7 +109,7 @@ class Pool:
         if not self._waiting:
             return
         if any(session.core.is_greeted and not session.core.limit for session in self._sessions):
-            self._fail(errors.Unreachable(f"{self._what}: it takes no streams", hint="see the server's settings"))
+            self._fail(no_streams(self._what))
         while self._waiting:
             waiter = self._waiting[0]
             if not waiter.is_over:
@@ -146,8 +127,7 @@ class Pool:
             async with asyncio.timeout(self._settings.connect_timeout):
                 link = await self._link()
         except TimeoutError:
-            what = f"{self._what}: no connection within {self._settings.connect_timeout:g} s"
-            self._fail(errors.DeadlinePassed(what, hint="is the address right, and may this machine dial it?"))
+            self._fail(too_late(self._what, seconds=self._settings.connect_timeout))
             return
         except errors.Failure as failure:
             self._fail(failure)
@@ -183,10 +163,8 @@ class Pool:
     async def _link(self) -> Link:
         try:
             connected = await sockets.reach(self._address.host, self._address.port)
-        except TimeoutError as error:  # the kernel's own
-            raise errors.DeadlinePassed(f"{self._what}: {error.strerror}", hint="may this machine dial it?") from error
         except OSError as error:
-            raise self._unreachable(error) from error
+            raise unreachable(error, what=self._what) from error
         poller = of_loop()
         if self._tls is None:
             return Link(connected, poller=poller)
@@ -197,30 +175,11 @@ class Pool:
             await link.shake_hands()
         except OSError as error:
             link.abort()
-            raise self._unreachable(error) from error
+            raise unreachable(error, what=self._what) from error
         except BaseException:
             link.abort()
             raise
         if link.protocol != tls.ALPN:
             link.abort()
-            raise errors.Unreachable(f"{self._what}: it does not speak HTTP/2", hint="the port must offer h2 by ALPN")
+            raise other_protocol(self._what)
         return link
-
-    def _unreachable(self, error: OSError) -> errors.Unreachable:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            hint = "--ca-file (KRUN_CA_FILE) names the roots to trust"
-            if error.verify_code in OUT_OF_TIME:
-                hint = "its certificate has to be renewed there, or this machine's clock is wrong"
-            elif error.verify_code in FOR_ANOTHER:
-                hint = "the URL's host must be one of the certificate; --connect-to only says where it is dialled"
-            return errors.Unreachable(f"{self._what}: TLS: {error.verify_message}", hint=hint)
-        if isinstance(error, ssl.SSLError):
-            return errors.Unreachable(f"{self._what}: TLS failed: {error.reason or error}", hint="is it a TLS port?")
-        if isinstance(error, socket.gaierror):
-            is_silent = error.errno == socket.EAI_AGAIN
-            hint = (
-                "no name server answers; is this machine on the network?" if is_silent else "is the host's name right?"
-            )
-            return errors.Unreachable(f"{self._what}: {error.strerror}", hint=hint)
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        return errors.Unreachable(f"{self._what}: {reason}", hint="does the server listen there?")

@@ -1,26 +1,26 @@
-"""Names of tunnels: reads what a user types, and knows what follows from it."""
+"""Names of tunnels: reads what a user types, and knows what follows from it.
+
+A ProxyCommand begins with this: so it is read by hand, and what takes long to import is imported where it is needed.
+"""
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from dataclasses import dataclass
-from urllib.parse import SplitResult, urlsplit
-
 PREFIX = "/_hbone/"
 DEFAULT_PORTS = {"https": 443, "http": 80}
-_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
-_PATH = re.compile(r"/[A-Za-z0-9_.~/-]*")
+_WORD = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_"
+_IN_HOST, _IN_PATH = f"{_WORD}.-", f"{_WORD}.~/-"
 
 
-@dataclass(frozen=True, kw_only=True)
 class URL:
     """A tunnel: which host's, and which one of it."""
 
-    scheme: str  # https, or http for HTTP/2 without TLS
-    host: str
-    port: int
-    path: str
+    __slots__ = ("host", "path", "port", "scheme")
+
+    def __init__(self, *, scheme: str, host: str, port: int, path: str) -> None:
+        self.scheme = scheme  # https, or http for HTTP/2 without TLS
+        self.host = host
+        self.port = port
+        self.path = path
 
     @property
     def authority(self) -> str:
@@ -36,17 +36,34 @@ class URL:
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}{self.path}"
 
+    def __repr__(self) -> str:
+        return f"URL({self})"
 
-@dataclass(frozen=True, kw_only=True)
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, URL) and self._all == other._all
+
+    def __hash__(self) -> int:
+        return hash(self._all)
+
+    @property
+    def _all(self) -> tuple[str, str, int, str]:
+        return self.scheme, self.host, self.port, self.path
+
+
 class Address:
     """A host and a port to dial."""
 
-    host: str
-    port: int
+    __slots__ = ("host", "port")
+
+    def __init__(self, *, host: str, port: int) -> None:
+        self.host = host
+        self.port = port
 
     @property
     def is_loopback(self) -> bool:
         """Whether what is sent there stays on this machine, as far as the name says."""
+        import ipaddress
+
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -54,6 +71,15 @@ class Address:
 
     def __str__(self) -> str:
         return f"{_bracketed(self.host)}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"Address({self})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Address) and (self.host, self.port) == (other.host, other.port)
+
+    def __hash__(self) -> int:
+        return hash((self.host, self.port))
 
 
 def parse_url(text: str, *, default_path: str = "") -> URL:
@@ -67,12 +93,11 @@ def parse_url(text: str, *, default_path: str = "") -> URL:
     if "://" not in text and "/" not in text:
         address = parse_address(text)
         return URL(scheme="https", host=address.host, port=443, path=f"{PREFIX}{address.port}")
-    split = _split(text if "://" in text else f"https://{text}")
-    path = default_path if split.path in ("", "/") and default_path else split.path
-    if not path.startswith(PREFIX) or path == PREFIX or not _PATH.fullmatch(path):
+    scheme, host, port, path = _split(text if "://" in text else f"https://{text}")
+    path = default_path if path in ("", "/") and default_path else path
+    if not path.startswith(PREFIX) or path == PREFIX or path.strip(_IN_PATH):
         raise ValueError(f"{text!r}: a tunnel's path is {PREFIX}PORT")
-    host, port = split.hostname or "", split.port or DEFAULT_PORTS[split.scheme]
-    return URL(scheme=split.scheme, host=_checked(host, text=text), port=port, path=path)
+    return URL(scheme=scheme, host=_checked(host, text=text), port=port, path=path)
 
 
 def parse_address(text: str) -> Address:
@@ -86,7 +111,7 @@ def parse_address(text: str) -> Address:
         host = host[1:-1]
     elif ":" in host:
         raise ValueError(f"{text!r}: an IPv6 address stands in brackets")
-    if not (colon and port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536):
+    if not (colon and _is_port(port)):
         raise ValueError(f"{text!r} is not HOST:PORT")
     return Address(host=_checked(host, text=text), port=int(port))
 
@@ -98,9 +123,11 @@ def parse_listen(text: str) -> Address:
         ValueError: not of that form, or no IP address.
     """
     host, _, port = text.rpartition(":")
-    any_port = port.isdecimal() and not int(port)
+    any_port = port.isascii() and port.isdecimal() and not int(port)
     address = parse_address(f"{host or '127.0.0.1'}:{1 if any_port else port}")
     host = "127.0.0.1" if address.host == "localhost" else address.host
+    import ipaddress
+
     try:
         ipaddress.ip_address(host)
     except ValueError as error:
@@ -108,26 +135,45 @@ def parse_listen(text: str) -> Address:
     return Address(host=host, port=0 if any_port else address.port)
 
 
-def _split(text: str) -> SplitResult:
-    split = urlsplit(text)
-    try:
-        port = split.port
-    except ValueError as error:
-        raise ValueError(f"{text!r}: its port is no number from 1 to 65535") from error
-    if split.scheme not in DEFAULT_PORTS:
+def _split(text: str) -> tuple[str, str, int, str]:
+    """Scheme, host, port and path, of which host and path are to be checked."""
+    scheme, _, rest = text.partition("://")
+    scheme = scheme.lower()
+    end = min(at if (at := rest.find(mark)) >= 0 else len(rest) for mark in "/?#")
+    place, rest = rest[:end], rest[end:]
+    rest, _, fragment = rest.partition("#")
+    path, _, query = rest.partition("?")
+    user, is_named, place = place.rpartition("@")
+    if place.startswith("["):
+        host, _, port = place[1:].partition("]")
+        is_split = not port or port[0] == ":"
+        host, port = host if ":" in host else "", port[1:]
+    else:
+        host, _, port = place.partition(":")
+        is_split = True
+    if not is_split or (port and not (port.isascii() and port.isdecimal() and len(port) <= 9 and int(port) < 65536)):
+        raise ValueError(f"{text!r}: its port is no number from 1 to 65535")
+    if scheme not in DEFAULT_PORTS:
         raise ValueError(f"{text!r}: the scheme is https, or http for HTTP/2 without TLS")
-    if split.username is not None or split.query or split.fragment or port == 0:
+    if user or is_named or query or fragment or (port and not int(port)):
         raise ValueError(f"{text!r}: a tunnel's URL is SCHEME://HOST[:PORT]{PREFIX}PORT and nothing more")
-    return split
+    return scheme, host, int(port) if port else DEFAULT_PORTS[scheme], path
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536
 
 
 def _checked(host: str, *, text: str) -> str:
     if ":" in host:
+        import ipaddress
+
         try:
             return str(ipaddress.IPv6Address(host))
         except ValueError as error:
             raise ValueError(f"{text!r}: {host!r} is no IPv6 address") from error
-    if not _HOST.fullmatch(host):
+    name = host.removesuffix(".")
+    if not name or name.strip(_IN_HOST) or name[0] in ".-" or name[-1] in ".-":
         raise ValueError(f"{text!r}: {host!r} is no host name")
     return host.lower()
 
