@@ -69,6 +69,41 @@ def test_a_failing_test_and_a_tier_without_tests_fail(tmp_path: Path) -> None:
     assert tiers("--tier", "loopback", str(file)).returncode == 1
 
 
+UNSTEADY = """
+import pathlib, pytest
+pytestmark = pytest.mark.loopback
+@pytest.mark.parametrize("number", range({count}))
+def test_second_time(number):
+    seen = pathlib.Path(__file__).with_name(f"seen-{{number}}")
+    first = not seen.exists()
+    seen.touch()
+    assert not first and number not in {always}
+def test_passes(): pass
+"""
+
+
+def test_a_few_that_failed_are_run_once_more_and_listed_as_unsteady(tmp_path: Path) -> None:
+    file = tmp_path / "test_unsteady.py"
+    file.write_text(UNSTEADY.format(count=2, always=[]))
+    done = tiers("--tier", "loopback", str(file))
+    counted, _, listed = done.stdout.partition("unsteady, failed at first and passed alone:\n")
+    assert counted.endswith("3 passed, 0 failed, 0 skipped\n")
+    names = [f"loopback: test_unsteady.py::test_second_time[{number}]" for number in (0, 1)]
+    assert sorted(listed.splitlines()) == names
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(("count", "always", "counts"), [(2, [1], "2 passed, 1 failed"), (4, [], "1 passed, 4 failed")])
+def test_one_that_fails_twice_and_many_that_fail_are_failures(
+    count: int, always: list[int], counts: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "test_unsteady.py"
+    file.write_text(UNSTEADY.format(count=count, always=always))
+    done = tiers("--tier", "loopback", str(file))
+    assert f"\n{counts}, 0 skipped" in done.stdout
+    assert done.returncode == 1
+
+
 def test_the_long_form_asks_hypothesis_for_more_and_takes_pytests_flags(tmp_path: Path) -> None:
     # What `make soak` sets: its environment and its flag, on one small test.
     make = shutil.which("make") or pytest.skip("make is not installed")
