@@ -58,7 +58,11 @@ def unpacked(packages: Sequence[str]) -> Path:
             _download(packages, folder=Path(scratch))
             for path in sorted(Path(scratch).glob("*.deb")):
                 _run(["dpkg-deb", "--extract", str(path), str(root)], folder=Path(scratch))
-            root.rename(folder)
+            try:
+                root.rename(folder)
+            except OSError:
+                if not folder.exists():  # else another worker was quicker
+                    raise
     return folder
 
 
