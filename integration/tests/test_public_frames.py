@@ -142,7 +142,7 @@ FATAL = {
         PushPromiseFrame(1, promised_stream_id=2, data=encoded(b"/fatal"), flags=["END_HEADERS"]).serialize(),
         PROTOCOL_ERROR,
     ),
-    "a frame that is too long": (raw(0, stream=1, payload=bytes(256 * 1024 + 1)), FRAME_SIZE_ERROR),
+    "a frame that is too long": (raw(0, stream=1, payload=bytes(1024 * 1024 + 1)), FRAME_SIZE_ERROR),
     "a head on stream 0": (raw(1, stream=0, payload=encoded(b"/fatal"), flags=5), PROTOCOL_ERROR),
     "settings on a stream": (raw(4, stream=1, payload=b""), PROTOCOL_ERROR),
     "settings of a broken length": (raw(4, stream=0, payload=b"12345"), FRAME_SIZE_ERROR),

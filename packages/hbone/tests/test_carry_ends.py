@@ -1,4 +1,4 @@
-"""Our client and our server, in process: who ends when, who breaks off, who does not read; by hash, h2c and TLS."""
+"""Our client and our server, in process: who ends when, breaks off, or does not read; copied, spliced and by TLS."""
 
 from __future__ import annotations
 
@@ -9,24 +9,30 @@ import random
 import socket
 import ssl
 import struct
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from hbone import tls
+from hbone.buffers import Buffers
 from hbone.client import Client, Settings
+from hbone.conduit import Conduit, Unable
 from hbone.ended import Ended
 from hbone.offers import Offers
+from hbone.poller import new_loop, of_loop
 from hbone.server import Server
 from hbone.server import Settings as ServerSettings
-from hbone.stop import Stop, run
+from hbone.stop import Stop
 from hbone.tokens import Source
 from hbone.urls import URL, Address, parse_url
 from krun_testbed.certificates import Authority, write
 
 pytestmark = pytest.mark.loopback
 
+# How payload is carried; by a kernel, too, that splices no more from some time on.
+KINDS = ["spliced", "copied", "spliced for a while", "tls"]
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends a reset
 TUNNELS = 6
 
@@ -101,13 +107,37 @@ async def place(address: str, folder: Path, *, is_tls: bool) -> AsyncIterator[Pl
             stop.ask()
 
 
-def within(address: str, folder: Path, work: Callable[[Place], Awaitable[None]], *, is_tls: bool = False) -> None:
-    async def main() -> int:
-        async with place(address, folder, is_tls=is_tls) as found:
-            await work(found)
-        return 0
+class Counted(Conduit):
+    """It counts what it takes, and after some time it can no more."""
 
-    run(main())
+    def __init__(self, *, turns: int) -> None:
+        super().__init__()
+        self.taken = 0
+        self.turns = turns
+
+    def take(self, source: int, count: int) -> int:
+        if not self.turns:
+            self.is_able = False
+            raise Unable
+        self.turns -= 1
+        taken = super().take(source, count)
+        self.taken += taken
+        return taken
+
+
+def within(address: str, folder: Path, work: Callable[[Place], Awaitable[None]], *, kind: str = "spliced") -> int:
+    """Run it; the bytes that were spliced."""
+
+    async def main() -> int:
+        buffers: Buffers = of_loop().buffers
+        if buffers.conduit is not None:
+            buffers.conduit = Counted(turns=20 if "while" in kind else -1)
+        async with place(address, folder, is_tls=kind == "tls") as found:
+            await work(found)
+        return buffers.conduit.taken if isinstance(buffers.conduit, Counted) else 0
+
+    with asyncio.Runner(loop_factory=lambda: new_loop(splices=kind != "copied")) as runner:
+        return runner.run(main())
 
 
 async def send(end: socket.socket, data: bytes, chance: random.Random, *, ends: bool) -> None:
@@ -134,9 +164,9 @@ async def read(end: socket.socket, chance: random.Random) -> bytes:
     return said.digest()
 
 
-@pytest.mark.parametrize("is_tls", [False, True], ids=["h2c", "tls"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("order", ["client first", "server first", "both at once", "each when it has read all"])
-def test_no_byte_is_lost_whoever_ends_first(address: str, tmp_path: Path, order: str, is_tls: bool) -> None:
+def test_no_byte_is_lost_whoever_ends_first(address: str, tmp_path: Path, order: str, kind: str) -> None:
     async def one(tunnel: Tunnel, seed: int) -> None:
         chance = random.Random(f"{order} {seed}")
         data = {name: chance.randbytes(chance.choice((0, 1, 5_000, 400_000, 900_000))) for name in tunnel.ends}
@@ -169,13 +199,13 @@ def test_no_byte_is_lost_whoever_ends_first(address: str, tmp_path: Path, order:
             for seed, tunnel in enumerate(tunnels):
                 group.create_task(one(tunnel, seed))
 
-    within(address, tmp_path, work, is_tls=is_tls)
+    within(address, tmp_path, work, kind=kind)
 
 
-@pytest.mark.parametrize("is_tls", [False, True], ids=["h2c", "tls"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("breaks", ["client", "server"])
 def test_side_that_is_reset_is_reset_for_the_other_and_never_ended(
-    address: str, tmp_path: Path, breaks: str, is_tls: bool
+    address: str, tmp_path: Path, breaks: str, kind: str
 ) -> None:
     async def work(found: Place) -> None:
         loop = asyncio.get_running_loop()
@@ -190,12 +220,13 @@ def test_side_that_is_reset_is_reset_for_the_other_and_never_ended(
         assert not (await tunnel.ended).is_orderly
         tunnel.close()
 
-    within(address, tmp_path, work, is_tls=is_tls)
+    within(address, tmp_path, work, kind=kind)
 
 
+@pytest.mark.parametrize("kind", ["spliced", "copied"])
 @pytest.mark.parametrize("stalls", ["client", "server"])
 def test_side_that_does_not_read_stops_its_sender_and_no_other_tunnel(
-    address: str, tmp_path: Path, stalls: str
+    address: str, tmp_path: Path, stalls: str, kind: str
 ) -> None:
     async def work(found: Place) -> None:
         loop = asyncio.get_running_loop()
@@ -226,4 +257,27 @@ def test_side_that_does_not_read_stops_its_sender_and_no_other_tunnel(
         for tunnel in (stalled, lively):
             tunnel.close()
 
-    within(address, tmp_path, work)
+    assert bool(within(address, tmp_path, work, kind=kind)) == (kind == "spliced")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing else splices")
+def test_nearly_all_of_a_long_transfer_is_never_in_memory(address: str, tmp_path: Path) -> None:
+    size = 64 * 1024 * 1024
+
+    async def work(found: Place) -> None:
+        tunnel = await found.tunnel()
+        chance = random.Random(1)
+        piece = chance.randbytes(512 * 1024)
+
+        async def speak() -> None:
+            for _ in range(size // len(piece)):
+                await asyncio.get_running_loop().sock_sendall(tunnel.ends["server"], piece)
+            tunnel.ends["server"].shutdown(socket.SHUT_WR)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(speak())
+            reading = group.create_task(read(tunnel.ends["client"], chance))
+        assert reading.result() == hashlib.sha256(piece * (size // len(piece))).digest()
+        tunnel.close()
+
+    assert within(address, tmp_path, work) > 2 * size * 0.5  # by both ends

@@ -11,8 +11,9 @@ import contextlib
 import socket
 from collections.abc import Callable, Sequence
 
-from hbone import sockets
-from hbone.backlog import Backlog
+from hbone import outgoing, sockets
+from hbone.backlog import Backlog, Piece
+from hbone.conduit import LEAST, Conduit, Unable
 from hbone.events import Fields
 from hbone.flow import Flow
 from hbone.poller import READ, WRITE
@@ -24,11 +25,6 @@ ENDED = "ended"
 LOCAL_GONE = "local end is gone"
 # How long the peer must be quiet after our last byte before we end the stream; see ``_linger``.
 QUIET = 0.25
-FULL_TURN = 256 * 1024  # bytes
-# While others of the connection send little, and so may wait for an answer: they were seen not longer ago than so many
-# turns of those that send much.
-SHARED_TURN = 64 * 1024
-SMALL, REMEMBERED = 4 * 1024, 64
 MAX_PIECES = 256  # of one system call
 
 
@@ -36,7 +32,7 @@ class Carry:
     """One tunnel while it runs: a party of the session, and a sender. ``reason`` says at the end how it ended."""
 
     __slots__ = (
-        "_closed", "_dropping", "_fail_at", "_file", "_first", "_flow", "_is_local_ended", "_is_over",
+        "_closed", "_dropping", "_fail_at", "_file", "_first", "_flow", "_is_bulk", "_is_local_ended", "_is_over",
         "_is_peer_ended", "_is_stopped", "_lingering", "_local", "_mask", "_patience", "_quiet_at", "_rest",
         "_session", "from_local", "reason", "to_local",
     )  # fmt: skip
@@ -67,6 +63,7 @@ class Carry:
         self._patience = patience
         self._mask = 0
         self._rest: Backlog | None = None  # what the local end has not taken yet
+        self._is_bulk = False  # the local end has said much the last time
         self._is_local_ended = False
         self._is_peer_ended = False
         self._is_stopped = False  # the peer has sent all, and takes nothing more
@@ -82,6 +79,7 @@ class Carry:
 
     def start(self, *, is_silent: bool = False) -> None:
         """From here on; the stream's party must be this. ``is_silent``: the local end has hardly said anything yet."""
+        self._flow.passer = self
         if is_silent:
             self._watch(READ)
         else:
@@ -107,10 +105,10 @@ class Carry:
         if self._first:
             self._send_first(room)
             return
-        buffers = session.poller.buffers
-        room = min(room, self._share())
+        room = min(room, outgoing.share(session, self))
+        session.last_sender = self
         try:
-            count, in_slots = buffers.read(self._local, room=room, frame=session.core.frame_size)
+            count, is_room = outgoing.send(self._local, session=session, flow=flow, room=room, is_bulk=self._is_bulk)
         except BlockingIOError:
             self._watch(self._mask | READ)
             return
@@ -121,22 +119,12 @@ class Carry:
             self._local_ended()
             return
         self.from_local += count
-        if count < SMALL:
-            session.small_turns = REMEMBERED
-        session.core.charge(flow, count)
-        if session.send_framed(buffers.framed(count, stream=flow.number, in_slots=in_slots)):
+        self._is_bulk = count >= LEAST
+        if is_room:
             self._watch(self._mask | READ)
         else:
             self._watch(self._mask & ~READ)
             session.wait(self)
-
-    def _share(self) -> int:
-        """How many bytes this turn may have."""
-        session = self._session
-        is_shared = session.small_turns > 0 and session.last_sender is not self
-        session.last_sender = self
-        session.small_turns = max(0, session.small_turns - 1)
-        return SHARED_TURN if is_shared else FULL_TURN
 
     def _send_first(self, room: int) -> None:
         count = min(room, len(self._first))
@@ -208,6 +196,28 @@ class Carry:
         else:
             self._write(pieces)
 
+    def pass_on(self, source: int, conduit: Conduit, count: int) -> int:
+        """Take up to so many bytes of payload from the connection's file by the conduit: how many that were, 0 at its
+        end. Raises OSError of the connection's, Unable when it is to be read."""
+        if self._rest is not None or self._dropping is not None or self._is_over:
+            raise Unable
+        count = conduit.take(source, count)
+        try:
+            given = conduit.give(self._file, count)
+        except OSError as error:
+            self._drop(count, error)
+            return count
+        self._took(given, is_quick=given == count)
+        if given < count:
+            self._keep([conduit.rest(count - given)], sent=0)
+        return count
+
+    def _keep(self, pieces: Sequence[Piece], *, sent: int) -> None:
+        """Until the local end has room, but for the first bytes, which it has taken."""
+        self._rest = Backlog(self._session.poller.buffers.blocks)
+        self._rest.add(pieces, sent=sent)
+        self._watch(self._mask | WRITE)
+
     def _write(self, pieces: Sequence[memoryview]) -> None:
         count = sum(map(len, pieces))
         if len(pieces) > MAX_PIECES:
@@ -221,9 +231,7 @@ class Carry:
             return
         self._took(sent, is_quick=sent == count)
         if sent < count:
-            self._rest = Backlog(self._session.poller.buffers.blocks)
-            self._rest.add(pieces, sent=sent)
-            self._watch(self._mask | WRITE)
+            self._keep(pieces, sent=sent)
 
     def _write_rest(self, rest: Backlog) -> None:
         try:
@@ -323,6 +331,7 @@ class Carry:
             if timer is not None:
                 timer.cancel()
         self._watch(0)
+        self._flow.passer = None
         session = self._session
         session.wait_no_more(self)
         if session.last_sender is self:

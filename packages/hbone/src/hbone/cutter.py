@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from hbone import frames
 from hbone.flow import Flow
-from hbone.frames import DATA, HEADER, HEADER_LENGTH, MAX_LENGTH, MAX_STREAM, PADDED, PREFACE_LENGTH, FrameError
+from hbone.frames import DATA, HEADER, HEADER_LENGTH, MAX_LENGTH, MAX_STREAM, MAX_WHOLE, PADDED, FrameError
 
 FRAME_SIZE_ERROR, PROTOCOL_ERROR = 0x6, 0x1
+LONG = 32 * 1024  # bytes of payload that are worth another way than by memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,9 +38,10 @@ class Cutter:
     def __init__(self, *, preface: bool, taker: Taker) -> None:
         """With ``preface``, the first bytes are a client's preface."""
         self._taker = taker
-        self._preface_left = PREFACE_LENGTH if preface else 0
+        self._preface_left = frames.PREFACE_LENGTH if preface else 0
         self._part = bytearray()  # the beginning of a frame
         self._left = 0  # bytes of payload that are still to come
+        self._length = 0  # of the last frame's payload, if that is what it carries
         self._padding = 0
         self._flow: Flow | None = None
         self._stream = 0
@@ -66,7 +69,7 @@ class Cutter:
                 position = self._put_together(view, position)
             else:
                 high, low, kind, flags, stream = HEADER.unpack_from(view, position)
-                length = _checked(high << 8 | low)
+                length = _checked(high << 8 | low, kind)
                 if kind == DATA:
                     if flags & PADDED:
                         position = self._put_together(view, position)
@@ -77,8 +80,25 @@ class Cutter:
                     position = self._put_together(view, position)
                 else:
                     end = position + HEADER_LENGTH + length
+                    self._length = 0
                     self._taker.take_frame(bytes(view[position:end]))
                     position = end
+
+    @property
+    def long(self) -> tuple[Flow | None, int]:
+        """Whose payload came last, if its frame was a long one, and how much of that is still to come."""
+        return (self._flow, self._left) if self._length >= LONG else (None, 0)
+
+    def skip(self, count: int) -> None:
+        """So many bytes of it have gone another way."""
+        self._left -= count
+        if not self._left and not self._padding:
+            self._taker.end_data(self._stream, self._flags)
+
+    @property
+    def until_header(self) -> int:
+        """How many bytes are to come until it is known what follows a frame of payload."""
+        return self._left + self._padding + max(1, HEADER_LENGTH - len(self._part))
 
     def _pass_on(self, view: memoryview, position: int) -> int:
         count = min(self._left, len(view) - position)
@@ -105,6 +125,7 @@ class Cutter:
             stream = int.from_bytes(frame[5:9], "big") & MAX_STREAM
             self._begin(stream, frame[4], length=_length(frame), padding=padding)
         else:
+            self._length = 0
             self._taker.take_frame(frame)
         return position
 
@@ -113,7 +134,7 @@ class Cutter:
         part = self._part
         if len(part) < HEADER_LENGTH:
             return HEADER_LENGTH
-        length = _checked(_length(part))
+        length = _checked(_length(part), part[3])
         if part[3] != DATA:
             return HEADER_LENGTH + length
         return HEADER_LENGTH + (1 if part[4] & PADDED else 0)
@@ -121,7 +142,7 @@ class Cutter:
     def _begin(self, stream: int, flags: int, *, length: int, padding: int) -> None:
         if padding > length or (flags & PADDED and not length):
             raise FrameError("more padding than a frame has room for", code=PROTOCOL_ERROR)
-        self._stream, self._flags = stream, flags
+        self._stream, self._flags, self._length = stream, flags, length
         self._left, self._padding = length - padding, max(0, padding - 1)  # the padding's length has been read
         self._flow = self._taker.begin_data(stream, flags, length=length, padding=padding)
         if not self._left and not self._padding:
@@ -132,7 +153,8 @@ def _length(frame: bytes | bytearray) -> int:
     return int.from_bytes(frame[:3], "big")
 
 
-def _checked(length: int) -> int:
-    if length > MAX_LENGTH:
-        raise FrameError(f"a frame of {length} bytes, {MAX_LENGTH} are allowed", code=FRAME_SIZE_ERROR)
+def _checked(length: int, kind: int) -> int:
+    most = MAX_LENGTH if kind == DATA else MAX_WHOLE
+    if length > most:
+        raise FrameError(f"a frame of {length} bytes, {most} are allowed", code=FRAME_SIZE_ERROR)
     return length

@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from hbone.conduit import Conduit
+
+    class Passer(Protocol):
+        """Who has a stream, and takes its payload by the conduit."""
+
+        def pass_on(self, source: int, conduit: Conduit, count: int) -> int:
+            """Take up to so many bytes from the connection's file: how many that were, 0 at its end. Raises OSError
+            of the connection's, Unable when it is to be read."""
+
 
 class Flow:
     """One stream. Windows are RFC 9113 §5.2's; a window for sending may be negative (§6.9.2)."""
@@ -14,6 +27,7 @@ class Flow:
         "is_over",
         "number",
         "owed",
+        "passer",
         "width",
         "window",
     )
@@ -28,3 +42,4 @@ class Flow:
         self.is_ended_by_us = False
         self.is_answered = False  # by the server, as a client sees it
         self.is_over = False
+        self.passer: Passer | None = None  # who takes payload that is not read

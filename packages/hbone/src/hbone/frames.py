@@ -6,8 +6,10 @@ import struct
 
 PREFACE_LENGTH = 24  # RFC 9113 §3.4: what a client sends before its first frame
 HEADER_LENGTH = 9
-# RFC 9113 §4.2: what we accept, and announce. Payload is handed on as it comes; all other frames are put together.
-MAX_LENGTH = 256 * 1024
+# RFC 9113 §4.2: what we accept of payload, which is handed on as it comes, and announce; and of all other frames,
+# which are put together.
+MAX_LENGTH = 1024 * 1024
+MAX_WHOLE = 256 * 1024
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE = 0x0, 0x1, 0x2, 0x3, 0x4, 0x5
 PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0x6, 0x7, 0x8, 0x9
 END_STREAM, END_HEADERS, PADDED = 0x1, 0x4, 0x8

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from hbone import sockets
 from hbone.backlog import Backlog, Piece
+from hbone.buffers import INCOMING
+from hbone.conduit import Conduit
 from hbone.poller import READ, WRITE, Poller
 
 
@@ -28,6 +30,9 @@ class Link:
         self._is_closing = False
         self._is_deaf = False  # the peer takes nothing more
         self._backlog = Backlog(poller.buffers.blocks)
+        self.conduit = poller.buffers.conduit  # for payload that is not read; None: all is
+        self.passage: Callable[[], object] | None = None  # called instead of reading
+        self.next = INCOMING  # bytes of the next read, at most
         self._received: Callable[[memoryview], object] = _nothing
         self._drained: Callable[[], object] = _nothing
         self._lost: Callable[[str], object] = _nothing
@@ -87,6 +92,31 @@ class Link:
             return False
         return True
 
+    def send_conduit(self, head: bytes, conduit: Conduit, count: int) -> bool:
+        """The same for these, and so many bytes that are in the conduit; when nothing waits before them."""
+        if self.is_closed or self._is_closing or self._is_deaf:
+            conduit.rest(count)
+            return True
+        sent = given = 0
+        try:
+            with contextlib.suppress(BlockingIOError):
+                sent = self.socket.send(head, socket.MSG_MORE)
+        except OSError:
+            conduit.rest(count)
+            self._is_deaf = True
+            return True
+        if sent == len(head):
+            try:
+                given = conduit.give(self._file, count)
+            except OSError:
+                self._is_deaf = True
+                return True
+            if given == count:
+                return True
+        self._backlog.add((head, conduit.rest(count - given)), sent=sent)
+        self._watch()
+        return False
+
     def close(self) -> None:
         """Close, when the peer has taken what waits."""
         if not self._backlog or self._is_deaf:
@@ -128,18 +158,21 @@ class Link:
             raise
 
     def _read(self) -> None:
+        if self.passage is not None:
+            self.passage()
+            return
         incoming = self.poller.buffers.incoming
         try:
-            count = self.socket.recv_into(incoming)
+            count = self.socket.recv_into(incoming, self.next)
         except BlockingIOError:
             return
         except OSError as error:
-            self._end(f"the connection was lost: {error}")
+            self.end(f"the connection was lost: {error}")
             return
         if count:
             self._received(incoming[:count])
         else:
-            self._end("")
+            self.end("")
 
     def _flush(self) -> None:
         try:
@@ -157,7 +190,7 @@ class Link:
             self._watch()
             self._drained()
 
-    def _end(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
         """Nothing more comes; the socket stays until it is closed."""
         self._is_started = False
         self._watch()

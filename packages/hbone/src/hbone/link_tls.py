@@ -23,6 +23,7 @@ class TlsLink(Link):
 
     def __init__(self, connected: socket.socket, *, poller: Poller, context: ssl.SSLContext, name: str | None) -> None:
         super().__init__(connected, poller=poller)
+        self.conduit = None
         self._coming, self._going = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._coming, self._going, server_side=name is None, server_hostname=name)
 
@@ -74,11 +75,18 @@ class TlsLink(Link):
 
     def close(self) -> None:
         if not (self.is_closed or self._is_closing or self._is_deaf):
-            with contextlib.suppress(ssl.SSLError):  # it wants the peer's word, which nobody waits for
-                self._tls.unwrap()
-            if self._going.pending:
-                super().send(self._going.read())
+            self._say_end()
         super().close()
+
+    def say_goodbye(self, ended: Callable[[], object]) -> None:
+        self._say_end()
+        super().say_goodbye(ended)
+
+    def _say_end(self) -> None:
+        with contextlib.suppress(ssl.SSLError):  # it wants the peer's word, which nobody waits for
+            self._tls.unwrap()
+        if self._going.pending:
+            super().send(self._going.read())
 
     def _read(self) -> None:
         incoming = self.poller.buffers.incoming
@@ -87,13 +95,13 @@ class TlsLink(Link):
         except BlockingIOError:
             return
         except OSError as error:
-            self._end(f"the connection was lost: {error}")
+            self.end(f"the connection was lost: {error}")
             return
         if count:
             self._coming.write(incoming[:count])
             self._decrypt()
         else:
-            self._end("")
+            self.end("")
 
     def _decrypt(self) -> None:
         plain = self.poller.buffers.plain
@@ -121,4 +129,4 @@ class TlsLink(Link):
         if self._going.pending:  # an answer of TLS itself
             super().send(self._going.read())
         if reason is not None and not (self.is_closed or self._is_closing):
-            self._end(reason)
+            self.end(reason)

@@ -32,13 +32,13 @@ class Poller(Protocol):
         """Call no more; to be told before the file is closed."""
 
 
-def new_loop() -> asyncio.AbstractEventLoop:
-    """A loop of asyncio with the quickest poller that this system has."""
+def new_loop(*, splices: bool = True) -> asyncio.AbstractEventLoop:
+    """A loop of asyncio with the quickest poller that this system has; not ``splices``: it copies all payload."""
     if not hasattr(select, "epoll"):
         return asyncio.SelectorEventLoop()
     from hbone.poller_epoll import EpollLoop
 
-    return EpollLoop()
+    return EpollLoop(splices=splices)
 
 
 def of_loop() -> Poller:

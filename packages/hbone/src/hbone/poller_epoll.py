@@ -25,8 +25,8 @@ MAX_EVENTS = 512  # of one wait: then asyncio's timers and calls have their turn
 class EpollPoller(selectors.BaseSelector):
     """The selector; ``asyncio.SelectorEventLoop(poller)`` uses it."""
 
-    def __init__(self) -> None:
-        self.buffers = Buffers()
+    def __init__(self, *, splices: bool = True) -> None:
+        self.buffers = Buffers(splices=splices)
         self._epoll = select.epoll()
         self._calls: dict[int, Call] = {}
         self._keys: dict[int, selectors.SelectorKey] = {}
@@ -78,7 +78,9 @@ class EpollPoller(selectors.BaseSelector):
                 except Exception as error:
                     # It must not end the others, and would be met again and again.
                     log.error("a bug ended a connection", extra={"fields": {"reason": repr(error)}}, exc_info=error)
-                    self.drop(file)
+                    with contextlib.suppress(OSError):  # it may have closed it already
+                        self.drop(file)
+                    _end(call)
             elif (key := self._keys.get(file)) is not None:
                 theirs.append((key, _asyncio_mask(events) & key.events))
         return theirs
@@ -112,6 +114,8 @@ class EpollPoller(selectors.BaseSelector):
         return _Registered(self._keys)
 
     def close(self) -> None:
+        if self.buffers.conduit is not None:
+            self.buffers.conduit.close()
         self._epoll.close()
         self._keys.clear()
         self._calls.clear()
@@ -136,8 +140,8 @@ class _Registered(Mapping[Any, selectors.SelectorKey]):
 class EpollLoop(asyncio.SelectorEventLoop):
     """asyncio's loop, which shows its poller."""
 
-    def __init__(self) -> None:
-        self.poller = EpollPoller()
+    def __init__(self, *, splices: bool = True) -> None:
+        self.poller = EpollPoller(splices=splices)
         super().__init__(self.poller)
 
     def call_soon(
@@ -151,6 +155,15 @@ class EpollLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.TimerHandle:
         self.poller.is_due = True
         return super().call_at(when, callback, *args, context=context)
+
+
+def _end(call: Call) -> None:
+    """Let the owner of a call that has failed close what it holds: else it would count as open for ever."""
+    owner = getattr(call, "__self__", call)
+    end = getattr(owner, "end_by_bug", None) or getattr(owner, "end_now", None)
+    if end is not None:
+        with contextlib.suppress(Exception):
+            end()
 
 
 def _number(fileobj: Any) -> int:

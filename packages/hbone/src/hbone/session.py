@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import hpack  # noqa: F401 - not in the middle of a connection, where the core asks for it
 
-from hbone import events
+from hbone import events, frames
 from hbone.conduct import Conduct
+from hbone.conduit import Conduit
 from hbone.flow import Flow
 from hbone.link import Link
 from hbone.party import Party, Sender
+from hbone.passage import Passage
 from hbone.stream import ENDED_NOW, Stream, StreamBroken
 from hbone.tunnel import CANCEL, ENHANCE_YOUR_CALM, MAX_STREAMS, NO_ERROR, REFUSED_STREAM, Connection
 
@@ -45,6 +47,7 @@ class Session:
         self.link = link
         self.poller = link.poller
         self.turn = TURN
+        self.passage = Passage(link=link, core=core, taken=self._take)
         self.streams: dict[int, Party] = {}
         self.served = 0  # requests that were not tunnels
         self.is_over = False
@@ -121,8 +124,13 @@ class Session:
     def _received(self, data: memoryview) -> None:
         if self.is_over:
             return
+        self._take(self.core.receive(data))
+        if self.link.conduit is not None and not self.is_over:
+            self.passage.look()
+
+    def _take(self, found: list[events.Event]) -> None:
         streams = self.streams
-        for event in self.core.receive(data):
+        for event in found:
             if isinstance(event, events.DataReceived):
                 if (party := streams.get(event.stream)) is not None:
                     party.received(event.pieces)
@@ -211,6 +219,12 @@ class Session:
         data = self.core.data_to_send()
         return self.link.send(data, frames) if data else self.link.send(frames)
 
+    def send_conduit(self, flow: Flow, conduit: Conduit, count: int) -> bool:
+        """The same for a frame whose payload is in the conduit, and not charged for."""
+        self.core.charge(flow, count)
+        head = self.core.data_to_send() + frames.header(length=count, kind=frames.DATA, flags=0, stream=flow.number)
+        return self.link.send_conduit(head, conduit, count)
+
     def wait(self, sender: Sender) -> None:
         """Give ``sender`` its turn when the socket has room."""
         self._waiting[sender] = None
@@ -246,7 +260,7 @@ class Session:
         self.streams.pop(number, None)
         self.core.reset(number, CANCEL)
         self.flush_soon()
-        self._finish_if_drained()
+        self._finish_if_drained(seconds=self._last_bytes)
         if self._limit_changed is not None:
             self._limit_changed()
 
@@ -278,15 +292,15 @@ class Session:
         finally:
             self.link.abort()
 
-    def _finish_if_drained(self) -> None:
+    def _finish_if_drained(self, *, seconds: float = GOODBYE) -> None:
         if self.core.is_draining and not self.streams and not self.is_over:
             self.is_over = True
             self.core.close()
             self.flush()
-            self.link.close()  # run() sees the end
-            # The last bytes may take a while; but a peer that never reads them must not hold us.
-            if not self._done.done():
-                self._expire(self._last_bytes)
+            # The last bytes may take a while, and be lost if we closed while the peer still says something; but one
+            # that never reads them, or never ends, must not hold us.
+            self._expire(seconds)
+            self.link.say_goodbye(self._finish)
 
     def _handle(self, event: events.Event) -> None:
         """All but payload; what every tunnel has comes first."""

@@ -104,6 +104,23 @@ class Connection(Streams):
         return events
 
     @property
+    def long(self) -> tuple[Flow | None, int]:
+        """Whose payload came last, if its frame was a long one, and how much of that is still to come."""
+        return self._cutter.long
+
+    @property
+    def until_header(self) -> int:
+        """How many bytes are to come until it is known what follows a frame of payload."""
+        return self._cutter.until_header
+
+    def skip(self, count: int) -> list[Event]:
+        """So many bytes of payload have gone another way; return what follows from it."""
+        events = self._arrival.begin()
+        self._cutter.skip(count)
+        self._arrival.finish()
+        return events
+
+    @property
     def unsent(self) -> int:
         """Bytes that wait to be asked for."""
         return len(self.out)

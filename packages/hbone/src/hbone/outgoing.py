@@ -1,0 +1,46 @@
+"""What a local end says, on its way to the peer: copied, or by the conduit while it says much."""
+
+from __future__ import annotations
+
+import socket
+
+from hbone.conduit import LEAST, Unable
+from hbone.flow import Flow
+from hbone.session import Session
+
+# Bytes that go through a pipe at once: its 256 places take no page that two segments share twice.
+FULL_TURN = 896 * 1024
+# While others of the connection send little, and so may wait for an answer: they were seen not longer ago than so many
+# turns of those that send much.
+SHARED_TURN = 64 * 1024
+SMALL, REMEMBERED = 4 * 1024, 64
+
+
+def send(local: socket.socket, *, session: Session, flow: Flow, room: int, is_bulk: bool) -> tuple[int, bool]:
+    """Send what the socket has to say, up to ``room`` bytes: how many that were, 0 at its end, and whether the peer
+    has room for more. ``is_bulk``: it has said much the last time. Raises OSError of the local end's."""
+    core, buffers = session.core, session.poller.buffers
+    conduit = session.link.conduit
+    if is_bulk and conduit is not None and conduit.is_able and min(room, core.frame_size) >= LEAST:
+        try:
+            count = conduit.take(local.fileno(), min(room, core.frame_size))
+        except Unable:
+            pass
+        else:
+            if count < SMALL:
+                session.small_turns = REMEMBERED
+            return count, not count or session.send_conduit(flow, conduit, count)
+    count, in_slots = buffers.read(local, room=room, frame=core.frame_size)
+    if not count:
+        return 0, True
+    if count < SMALL:
+        session.small_turns = REMEMBERED
+    core.charge(flow, count)
+    return count, session.send_framed(buffers.framed(count, stream=flow.number, in_slots=in_slots))
+
+
+def share(session: Session, sender: object) -> int:
+    """How many bytes this turn of the sender's may have."""
+    is_shared = session.small_turns > 0 and session.last_sender is not sender
+    session.small_turns = max(0, session.small_turns - 1)
+    return SHARED_TURN if is_shared else FULL_TURN
