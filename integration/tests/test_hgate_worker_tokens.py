@@ -105,6 +105,20 @@ def test_connections_wait_for_a_token_that_is_not_asked_for_by_each(address: str
     assert "good.token" not in worker.running.said()
 
 
+def test_a_client_that_leaves_while_its_token_is_made_is_noticed_at_once(
+    address: str, front: Front, worker: Worker
+) -> None:
+    with connect(address) as stays:
+        with connect(address):
+            worker.wait_for_count(token_waiting=2, open_tunnels=2)
+        # Long before nobody waits for a token any more, it is not among those who do.
+        assert "has left before there was an ID token" in str(worker.the_line("connection failed")["reason"])
+        worker.wait_for_count(token_waiting=1, open_tunnels=1)
+        worker.tell(token("good.token.x"))
+        assert serves(stays)
+    assert len(front.requests) == 1
+
+
 def test_first_use_of_each_token_is_told(address: str, front: Front, worker: Worker) -> None:
     worker.tell(token("good.token.x"))
     for _ in range(3):

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from hbone import sockets
 from hbone.poller import WRITE, Poller
 from hbone.urls import Address
-from hgate.connection import ENDED_NOW, Connection
-from hgate.counts import UNREACHABLE
+from hgate.connection import BY_BUG, ENDED_NOW, Connection
+from hgate.counts import BUG, UNREACHABLE
 from hgate.deadlines import Deadlines
 from hgate.resolver import Found, Resolver, Start
 
@@ -54,10 +54,17 @@ class Approach:
         self._all.resolver.find(self._address, self._found)
 
     def end_now(self) -> None:
+        self._end(ENDED_NOW, cause=UNREACHABLE)
+
+    def end_by_bug(self) -> None:
+        if not self._is_over:
+            self._end(BY_BUG, cause=BUG)
+
+    def _end(self, reason: str, *, cause: str) -> None:
         if self._socket is not None:
             self._all.late.done(self)
             self._give_up(self._socket)
-        self._fail(ENDED_NOW)
+        self._fail(reason, cause=cause)
 
     def __call__(self, events: int) -> None:
         """Connected, or not."""
@@ -114,7 +121,7 @@ class Approach:
         self._all.poller.drop(dialled.fileno())
         dialled.close()
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, *, cause: str = UNREACHABLE) -> None:
         self._is_over = True
-        self.connection.failed(reason, cause=UNREACHABLE)
+        self.connection.failed(reason, cause=cause)
         self._all.arrived(self, None)

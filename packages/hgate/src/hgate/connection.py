@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 MAX_SNI_LOGGED = 255
 ENDED = "ended"
 ENDED_NOW = "ended at once, by a signal"
+BY_BUG = "a bug of the gate's: the line before says where"
 
 
 class Connection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Why a connection came to nothing, or to a bad end; there are no others, as each is a time series somewhere.
-HELLO, CROWD, ROUTE, TOKEN, UNREACHABLE, STATUS, BROKEN = CAUSES = (
+HELLO, CROWD, ROUTE, TOKEN, UNREACHABLE, STATUS, BROKEN, BUG = CAUSES = (
     "hello",
     "crowd",
     "route",
@@ -11,6 +11,7 @@ HELLO, CROWD, ROUTE, TOKEN, UNREACHABLE, STATUS, BROKEN = CAUSES = (
     "unreachable",
     "status",
     "broken",
+    "bug",
 )
 
 

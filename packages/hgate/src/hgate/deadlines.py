@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from hgate.bugs import place_of
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
@@ -52,4 +57,7 @@ class Deadlines(Generic[Item]):
                 self._timer = self._loop.call_at(due, self._look)
                 return
             del self._due[item]
-            self._passed(item)
+            try:
+                self._passed(item)
+            except Exception as error:  # noqa: BLE001 - the others have their deadlines all the same
+                log.error("a bug at a deadline", extra={"fields": {"reason": place_of(error)}})

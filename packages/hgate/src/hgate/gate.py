@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable
 from typing import Protocol
@@ -10,6 +11,7 @@ from hbone.client import Client
 from hbone.poller import Poller
 from hbone.urls import URL
 from hgate.approach import Approach, Approaches
+from hgate.bugs import place_of
 from hgate.connection import Connection
 from hgate.counts import ROUTE, Counts
 from hgate.hello import Hellos
@@ -20,12 +22,17 @@ from hgate.routes import RouteTable, read_sni
 from hgate.tokens import Tokens
 from hgate.tunnel import Tunnel
 
+log = logging.getLogger(__name__)
+
 
 class Open(Protocol):
     """A connection that has been led on, or is about to be."""
 
     def end_now(self) -> None:
         """Break it."""
+
+    def end_by_bug(self) -> None:
+        """The same, for that reason."""
 
 
 class Gate:
@@ -79,18 +86,25 @@ class Gate:
             return
         connection.target = target
         if isinstance(target.place, URL):
-            tunnel = Tunnel(connection, target.place, client=self._client, tokens=self._tokens, over=self._tunnel_over)
+            tunnel = Tunnel(
+                connection,
+                target.place,
+                client=self._client,
+                tokens=self._tokens,
+                poller=self._poller,
+                over=self._tunnel_over,
+            )
             self._open.add(tunnel)
             self._counts.tunnels += 1
             self._counts.open_tunnels += 1
-            tunnel.begin(first, identity=target.identity)
+            self._begin(tunnel, lambda: tunnel.begin(first, identity=target.identity))
         else:
             self._counts.raw += 1
             self._counts.open_raw += 1
 
             approach = Approach(connection, first, target.place, approaches=self._approaches)
             self._open.add(approach)
-            approach.begin()
+            self._begin(approach, approach.begin)
 
     def _arrived(self, approach: Approach, dialled: socket.socket | None) -> None:
         self._open.discard(approach)
@@ -99,7 +113,15 @@ class Gate:
             return
         raw = Raw(approach.connection, dialled, poller=self._poller, pipes=self._pipes, over=self._raw_over)
         self._open.add(raw)
-        raw.begin(approach.first)
+        self._begin(raw, lambda: raw.begin(approach.first))
+
+    def _begin(self, one: Open, begin: Callable[[], object]) -> None:
+        """Whatever goes wrong, it must not count as open for ever: no end would come to it any more."""
+        try:
+            begin()
+        except Exception as error:  # noqa: BLE001 - others are served
+            log.error("a bug ended a connection", extra={"fields": {"reason": place_of(error)}})
+            one.end_by_bug()
 
     def _raw_over(self, raw: Raw | None) -> None:
         self._counts.open_raw -= 1

@@ -7,8 +7,8 @@ from sys import intern
 
 from hbone.poller import READ, Poller
 from hgate.clienthello import MAX_SIZE, HelloError, Parser, in_one_piece
-from hgate.connection import Connection
-from hgate.counts import CROWD, HELLO
+from hgate.connection import BY_BUG, Connection
+from hgate.counts import BUG, CROWD, HELLO
 from hgate.deadlines import Deadlines
 
 # Of all that wait; beyond it the oldest has to go for the next: whoever is honest is quick.
@@ -140,6 +140,11 @@ class Hello:
         self._finish()
         self.connection.refused(reason, cause=cause)
         self._hellos.gone()
+
+    def end_by_bug(self) -> None:
+        """The poller has met one."""
+        if not self.is_over:
+            self.refuse(BY_BUG, cause=BUG)
 
     def _ended(self) -> None:
         if self._read:

@@ -11,8 +11,9 @@ import socket
 from collections.abc import Callable
 
 from hbone.poller import BROKEN, HUNG_UP, READ, WRITE, Poller
-from hgate.connection import ENDED, ENDED_NOW, Connection, close
+from hgate.connection import BY_BUG, ENDED, ENDED_NOW, Connection, close
 from hgate.counts import BROKEN as BROKEN_CAUSE
+from hgate.counts import BUG
 from hgate.pipes import SIZE, Pipe, Pipes
 
 TURNS = 4  # of SIZE each: then the other connections have theirs
@@ -55,6 +56,11 @@ class Raw:
 
     def end_now(self) -> None:
         self.end(ENDED_NOW)
+
+    def end_by_bug(self) -> None:
+        if not self._is_over:
+            self.connection.counts.errors[BUG] += 1
+            self.end(BY_BUG)
 
     def broke(self, side: Side, error: OSError) -> None:
         if self._is_over:
@@ -110,6 +116,9 @@ class Side:
             # It would be said again and again, while the other side is too slow to take what is still to be read.
             self._raw.poller.drop(self._file)
             self._is_set = False
+
+    def end_by_bug(self) -> None:
+        self._raw.end_by_bug()
 
     def want(self, mask: int) -> None:
         """What to wait for from now on."""

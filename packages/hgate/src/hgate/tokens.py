@@ -34,8 +34,8 @@ class Tokens:
         self._refused: dict[Identity, str] = {}  # tokens that a server did not take
         self._asked: dict[Identity, float] = {}
         self._denied: dict[Identity, tuple[NoToken, float]] = {}
-        self._waiting: dict[Identity, list[_Waiting]] = {}
-        self._late: Deadlines[_Waiting] = Deadlines(seconds=wait, passed=self._is_late)
+        self._waiting: dict[Identity, list[Waiting]] = {}
+        self._late: Deadlines[Waiting] = Deadlines(seconds=wait, passed=self._is_late)
         self._is_alone = False
 
     @property
@@ -43,30 +43,35 @@ class Tokens:
         """Connections that wait for a token."""
         return len(self._late)
 
-    def find(self, identity: Identity, found: Found) -> None:
-        """Tell ``found`` the token, at once when there is one; or why there is none."""
+    def find(self, identity: Identity, found: Found) -> Waiting | None:
+        """Tell ``found`` the token, at once when there is one; or why there is none. The answer is who waits for it."""
         token = self._kept.get(identity)
         if token is not None and token.expires > time.time() + LEAST_LIFE:
             if identity not in self._used:
                 self._used.add(identity)
                 self._ask(Need(identity=identity))
             found(token)
-            return
+            return None
         denied, until = self._denied.get(identity, (None, 0.0))
         if denied is not None and self._loop.time() < until:
             found(denied)
-            return
-        self._wait(identity, found, need=Need(identity=identity))
+            return None
+        return self._wait(identity, found, need=Need(identity=identity))
 
-    def refused(self, token: Token, found: Found) -> None:
+    def refused(self, token: Token, found: Found) -> Waiting | None:
         """A server did not take this token; tell ``found`` another one, or the same when there is no other."""
         identity = token.identity
         kept = self._kept.get(identity)
         if kept is not None and kept.token != token.token:
             found(kept)  # a new one has come meanwhile
-            return
+            return None
         self._refused[identity] = token.token
-        self._wait(identity, found, need=Need(identity=identity, refused=True))
+        return self._wait(identity, found, need=Need(identity=identity, refused=True))
+
+    def leave(self, one: Waiting) -> None:
+        """Who waits does not want it any more."""
+        self._late.done(one)
+        self._remove(one)
 
     def heard(self, message: Token | NoToken) -> None:
         """The control process has made one, or could not."""
@@ -93,14 +98,14 @@ class Tokens:
         for identity in list(self._waiting):
             self.heard(NoToken(identity=identity, error=GONE))
 
-    def _wait(self, identity: Identity, found: Found, *, need: Need) -> None:
+    def _wait(self, identity: Identity, found: Found, *, need: Need) -> Waiting | None:
         if self._is_alone:
             found(NoToken(identity=identity, error=GONE))
-            return
+            return None
         if self.waiting >= self._max_waiting:
             found(NoToken(identity=identity, error=f"{self._max_waiting} connections wait for tokens already"))
-            return
-        one = _Waiting(identity, found)
+            return None
+        one = Waiting(identity, found)
         self._waiting.setdefault(identity, []).append(one)
         self._late.add(one)
         # A hundred connections at once need one token; one that was asked for long ago may have been lost.
@@ -108,17 +113,22 @@ class Tokens:
         if need.refused or now - self._asked.get(identity, -AGAIN) >= AGAIN:
             self._asked[identity] = now
             self._ask(need)
+        return one
 
-    def _is_late(self, one: _Waiting) -> None:
-        waiting = self._waiting[one.identity]
-        waiting.remove(one)
-        if not waiting:
-            del self._waiting[one.identity]
+    def _is_late(self, one: Waiting) -> None:
+        self._remove(one)
         error = f"no ID token within {self._late.seconds:g} s"
         one.found(NoToken(identity=one.identity, error=error, hint="see the control process's log"))
 
+    def _remove(self, one: Waiting) -> None:
+        waiting = self._waiting.get(one.identity, [])
+        if one in waiting:
+            waiting.remove(one)
+        if not waiting:
+            self._waiting.pop(one.identity, None)
 
-class _Waiting:
+
+class Waiting:
     """A connection that waits."""
 
     __slots__ = ("found", "identity")

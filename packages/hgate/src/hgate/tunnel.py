@@ -9,33 +9,56 @@ from hbone.client import Client
 from hbone.ended import Ended
 from hbone.errors import Failure as TunnelFailure
 from hbone.opening import Opening
+from hbone.poller import Poller
 from hbone.urls import URL
-from hgate.connection import ENDED_NOW, Connection
-from hgate.counts import BROKEN, STATUS, TOKEN, UNREACHABLE
+from hgate.connection import BY_BUG, ENDED_NOW, Connection
+from hgate.counts import BROKEN, BUG, STATUS, TOKEN, UNREACHABLE
 from hgate.feed import NoToken, Token
 from hgate.routes import Identity
-from hgate.tokens import Tokens
+from hgate.tokens import Tokens, Waiting
 
 UNAUTHENTICATED = 401
+HAS_LEFT = 0x2000  # EPOLLRDHUP: it has said its last, whatever of it is still to be read; others have no such event
 
 
 class Tunnel:
     """One connection's tunnel; ``over`` is told when it has ended, or did not come about."""
 
-    __slots__ = ("_client", "_connection", "_first", "_is_again", "_opening", "_over", "_token", "_tokens", "_url")
+    __slots__ = (
+        "_client",
+        "_connection",
+        "_first",
+        "_is_again",
+        "_opening",
+        "_over",
+        "_poller",
+        "_token",
+        "_tokens",
+        "_url",
+        "_waiting",
+    )
 
     def __init__(
-        self, connection: Connection, url: URL, *, client: Client, tokens: Tokens, over: Callable[[Tunnel], None]
+        self,
+        connection: Connection,
+        url: URL,
+        *,
+        client: Client,
+        tokens: Tokens,
+        poller: Poller,
+        over: Callable[[Tunnel], None],
     ) -> None:
         self._connection = connection
         self._url = url
         self._client = client
         self._tokens = tokens
+        self._poller = poller
         self._over = over
         self._first = b""
         self._token: Token | None = None
         self._opening: Opening | None = None
         self._is_again = False
+        self._waiting: Waiting | None = None  # for a token
 
     def begin(self, first: bytes, *, identity: Identity | None) -> None:
         """Open it, with a token of this identity, and send ``first`` before all else."""
@@ -43,7 +66,7 @@ class Tunnel:
         if identity is None:
             self._carry()
         else:
-            self._tokens.find(identity, self._found)
+            self._wait(self._tokens.find(identity, self._found))
 
     def end_now(self) -> None:
         if self._opening is not None:
@@ -51,7 +74,30 @@ class Tunnel:
         else:
             self._fail(ENDED_NOW, cause=TOKEN)
 
+    def end_by_bug(self) -> None:
+        if self._opening is not None:
+            self._opening.end_now()
+        elif self._over is not _nobody:
+            self._fail(BY_BUG, cause=BUG)
+
+    def __call__(self, events: int) -> None:
+        """The client has left while it waited: a hello that nobody goes on with needs neither token nor tunnel."""
+        self._fail("the client has left before there was an ID token", cause=BROKEN)
+
+    def _wait(self, waiting: Waiting | None) -> None:
+        """Nothing is read meanwhile; only whether the client is still there is of interest."""
+        self._waiting = waiting
+        if waiting is not None:
+            self._poller.set(self._connection.socket.fileno(), HAS_LEFT, self)
+
+    def _waits_no_more(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self._tokens.leave(waiting)
+            self._poller.drop(self._connection.socket.fileno())
+
     def _found(self, token: Token | NoToken) -> None:
+        self._waits_no_more()
         if self._over is _nobody:  # ended while it waited
             return
         if isinstance(token, Token):
@@ -86,7 +132,7 @@ class Tunnel:
             # It may have been made for a service that was made anew, or by a clock that was wrong: once more.
             self._is_again = True
             self._first = opening.first if opening else b""
-            self._tokens.refused(self._token, self._found)
+            self._wait(self._tokens.refused(self._token, self._found))
         else:
             cause = STATUS if ended.status else UNREACHABLE
             self._fail(self._why(ended.failure, status=ended.status), cause=cause, status=ended.status)
@@ -101,6 +147,7 @@ class Tunnel:
         return text
 
     def _fail(self, reason: str, *, cause: str, status: int = 0) -> None:
+        self._waits_no_more()
         self._connection.failed(reason, cause=cause, status=status)
         self._end()
 
