@@ -17,7 +17,7 @@ from krun_testbed.certificates import Authority, Pair, write
 from krun_testbed.cloudrun import CloudRun, Service
 from krun_testbed.google_tokens import EMAIL, Issuer
 from krun_testbed.h2_peers import Front
-from krun_testbed.tunnels import connect, echo, forward, lines, pipe, server, target, url
+from krun_testbed.tunnels import connect, echo, forward, lines, pipe, read_exactly, server, target, url
 
 pytestmark = pytest.mark.loopback
 
@@ -242,7 +242,7 @@ def test_goaway_of_the_front_in_the_middle_ends_no_tunnel_and_new_ones_go_elsewh
 
 def said(client: socket.socket, word: bytes) -> None:
     client.sendall(word)
-    assert client.recv(len(word), socket.MSG_WAITALL) == word
+    assert read_exactly(client, len(word)) == word
 
 
 def test_token_that_was_not_accepted_is_not_sent_again(place: Place, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from krun_testbed.tunnels import (
     lines,
     pipe,
     read_all,
+    read_exactly,
     server,
     target,
     tls_flags,
@@ -122,7 +123,7 @@ def test_150_tunnels_at_once_each_with_its_own_bytes(address: str) -> None:
             for number, client in enumerate(clients):
                 client.sendall(b"tunnel %04d" % number)
             for number, client in enumerate(clients):
-                assert client.recv(11, socket.MSG_WAITALL) == b"tunnel %04d" % number
+                assert read_exactly(client, 11) == b"tunnel %04d" % number
         processes.wait_until(lambda: len(lines(hboned, "tunnel closed")) == 150, what="150 tunnels closed")
         assert {line["reason"] for line in lines(hboned, "tunnel closed")} == {"ended"}
 

@@ -12,10 +12,11 @@ from typing import Self
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """Memory of its own in KiB, open files, and seconds of CPU since its start."""
+    """Memory of its own in KiB, open files, sockets among them, and seconds of CPU since its start."""
 
     memory: int
     files: int
+    sockets: int
     cpu: float
 
     @classmethod
@@ -24,19 +25,27 @@ class Footprint:
         status = (folder / "status").read_text().splitlines()
         # After the name, which may hold anything: utime and stime are the 14th and 15th.
         spent = [int(word) for word in (folder / "stat").read_text().rpartition(")")[2].split()[11:13]]
+        files = _files(pid)
         return cls(
             memory=int(next(line.split()[1] for line in status if line.startswith("RssAnon"))),
-            files=sum(1 for _ in (folder / "fd").iterdir()),
+            files=len(files),
+            sockets=sum(file.startswith("socket:") for file in files),
             cpu=sum(spent) / os.sysconf("SC_CLK_TCK"),
         )
 
 
 def connections(pid: int, address: str, port: int) -> int:
     """How many connections of a process to an address are up."""
-    files = set()
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            files.add(descriptor.readlink().name)
+    files = _files(pid)
     remote = f"{int.from_bytes(socket.inet_aton(address), 'little'):08X}:{port:04X}"
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(1 for row in rows if row[2] == remote and row[3] == "01" and f"socket:[{row[9]}]" in files)
+
+
+def _files(pid: int) -> list[str]:
+    """What its descriptors are, such as ``socket:[INODE]``."""
+    found = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed by now
+            found.append(descriptor.readlink().name)
+    return found

@@ -52,6 +52,15 @@ def read_all(connected: socket.socket) -> bytes:
     return b"".join(iter(lambda: connected.recv(65536), b""))
 
 
+def read_exactly(connected: socket.socket, count: int) -> bytearray:
+    """So many bytes; fewer when the end comes before. MSG_WAITALL does not wait on a socket that has a timeout."""
+    data = bytearray(count)
+    rest = memoryview(data)
+    while rest and (got := connected.recv_into(rest)):
+        rest = rest[got:]
+    return data[: count - len(rest)]
+
+
 def echo(connected: socket.socket) -> None:
     while data := connected.recv(65536):
         connected.sendall(data)
