@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,9 @@ def run(argv: Sequence[str], *, folder: Path, has_server: bool) -> subprocess.Co
     (folder / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n", encoding="utf-8")
     (folder / "nsswitch.conf").write_text("hosts: dns\n", encoding="utf-8")
     unshare = components.program("unshare", package="util-linux")
-    flags = ["--user", "--map-root-user", "--mount", "--net", "--pid", "--fork", "--kill-child"]
+    flags = ["--mount", "--net", "--pid", "--fork", "--kill-child"]
+    if os.geteuid() != 0:
+        flags += ["--user", "--map-root-user"]
     files = [str(folder / "resolv.conf"), str(folder / "nsswitch.conf")]
     python = sys.executable if has_server else ""
     server = [python, str(folder / "ready"), str(Path(dns_peers.__file__))]
