@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hbone.cli import read_plain
+from hbone import plain
 
 URL = "https://b.example/_hbone/22"
 
@@ -16,7 +16,7 @@ def test_url_alone_is_plain_with_the_variables_of_the_flags() -> None:
         "KRUN_CONNECT_TO": "127.0.0.1:8443",
         "KRUN_LOG_LEVEL": "",
     }
-    found = read_plain([URL], variables)
+    found = plain.read([URL], variables)
     assert found is not None
     url, settings = found
     assert str(url) == URL
@@ -33,9 +33,15 @@ def test_url_alone_is_plain_with_the_variables_of_the_flags() -> None:
         (["--", URL], {}),
         (["nonsense"], {}),
         ([URL], {"KRUN_CONNECT_TO": "nonsense"}),
-        ([URL], {"KRUN_LOG_LEVEL": "debug"}),
+        ([URL], {"KRUN_LOG_LEVEL": "loud"}),
+        (["--log-format=toml", URL], {}),
+        ([URL, URL], {}),
+        (["--token-file", "a", "--token-file", "b", URL], {}),
+        (["--ca-file", "-x", URL], {}),
+        (["--ca-file=", URL], {}),
+        ([URL, "--ca-file"], {}),
         ([URL], {"_HBONE_COMPLETE": "bash_source"}),
     ],
 )
 def test_all_else_is_not_plain(arguments: list[str], variables: dict[str, str]) -> None:
-    assert read_plain(arguments, variables) is None
+    assert plain.read(arguments, variables) is None

@@ -59,6 +59,15 @@ class Arrival:
         self._runs.clear()
         self._events = []
 
+    @property
+    def has_put_off(self) -> bool:
+        """Whether there are headers of which only the status was read."""
+        return self._blocks.has_put_off
+
+    def catch_up(self) -> None:
+        """Read them. Raises FrameError."""
+        self._blocks.catch_up()
+
     def take_preface(self, piece: bytes) -> None:
         if not self._preface.startswith(piece):
             raise FrameError("another beginning than HTTP/2's", code=PROTOCOL_ERROR)
@@ -114,6 +123,26 @@ class Arrival:
             return None
         if padding:  # never handed on
             self._streams.acknowledge(stream, padding)
+        return flow
+
+    def take_single(self, stream: int, length: int) -> Flow | None:
+        """The quick way for a frame of payload that has come alone and whole: its stream, when nothing else is to be
+        done or said. None: nothing was done."""
+        streams = self._streams
+        flow = streams.open_streams.get(stream)
+        if (
+            flow is None
+            or flow.is_ended_by_peer
+            or length > flow.allowed
+            or length > streams.allowed
+            or streams.owed + length >= CONNECTION_WINDOW // 2
+            or self._blocks.takes(DATA)
+            or (streams.is_client and not flow.is_answered)
+        ):
+            return None
+        flow.allowed -= length
+        streams.allowed -= length
+        streams.owed += length
         return flow
 
     def take_data(self, flow: Flow, piece: memoryview) -> None:

@@ -6,6 +6,8 @@ what was sent, so that nothing of one user's request can be guessed from the siz
 
 from __future__ import annotations
 
+import sys
+
 from hbone import frames
 from hbone.events import Fields
 from hbone.frames import CONTINUATION, END_HEADERS, END_STREAM, HEADERS, PADDED, FrameError
@@ -30,7 +32,8 @@ SECRETS = frozenset({b"authorization", b"cookie", b"set-cookie", b"x-serverless-
 PLAIN, NEVER_INDEXED = b"\x00", b"\x10"
 ANSWERED: Fields = ((b":status", b"200"),)
 # What a tunnel is answered with, by those who keep no table, and by those who do.
-KNOWN = {b"\x00\x07:status\x03200": ANSWERED, b"\x88": ANSWERED}
+STATUS_200 = b"\x88"  # RFC 7541, appendix A
+KNOWN = {b"\x00\x07:status\x03200": ANSWERED, STATUS_200: ANSWERED}
 
 
 class Block:
@@ -64,6 +67,11 @@ class Reader:
         self._ends = False
         self._pieces = bytearray()
         self._known = KNOWN.copy()
+        self._put_off = b""
+
+    @property
+    def has_put_off(self) -> bool:
+        return bool(self._put_off)
 
     def takes(self, kind: int) -> bool:
         """Whether a frame of this type is ours: a part of a block, or what must not come within one."""
@@ -99,17 +107,30 @@ class Reader:
         is_plain = self._decoder is None or not self._decoder.header_table.dynamic_entries
         if is_plain and (known := self._known.get(block)) is not None:
             return known
+        if block.startswith(STATUS_200) and not self._put_off and "hpack" not in sys.modules:
+            self._put_off = block
+            return ANSWERED
+        self.catch_up()
+        fields = self._decode(block)
+        if is_plain and self._decoder is not None and not self._decoder.header_table.dynamic_entries:
+            self._remember(block, fields)
+        return fields
+
+    def catch_up(self) -> None:
+        """Unpack what was put off: headers of an answer, of which its status was told already. Raises FrameError."""
+        block, self._put_off = self._put_off, b""
+        if block and [name for name, _ in self._decode(block)].count(b":status") != 1:
+            raise FrameError("headers with two statuses", code=PROTOCOL_ERROR)
+
+    def _decode(self, block: bytes) -> Fields:
         if self._decoder is None:
             self._decoder = decoder()
         from hpack.exceptions import HPACKError
 
         try:
-            fields: Fields = tuple(self._decoder.decode(block, raw=True))
+            return tuple(self._decoder.decode(block, raw=True))
         except HPACKError as error:
             raise FrameError(f"headers that cannot be unpacked: {error}", code=COMPRESSION_ERROR) from error
-        if is_plain and not self._decoder.header_table.dynamic_entries:
-            self._remember(block, fields)
-        return fields
 
     def _remember(self, block: bytes, fields: Fields) -> None:
         if not block or len(block) > MAX_KNOWN_BLOCK or block[0] & SIZE_UPDATE_MASK == SIZE_UPDATE:

@@ -15,7 +15,7 @@ from hbone.arrival import Arrival
 from hbone.cutter import Cutter
 from hbone.events import ConnectionEnded, Event, Fields
 from hbone.flow import Flow
-from hbone.frames import DATA, END_STREAM, FrameError
+from hbone.frames import DATA, END_STREAM, HEADER, HEADER_LENGTH, FrameError
 from hbone.streams import (
     CANCEL,
     CONNECT_ERROR,
@@ -88,6 +88,17 @@ class Connection(Streams):
         )
         self.out += frames.window_update(stream=0, count=CONNECTION_WINDOW - DEFAULT_WINDOW)
 
+    def receive_single(self, data: memoryview) -> Flow | None:
+        """The stream of a whole frame of payload, if that is all of these bytes, and it is an ordinary one; its
+        payload is from the tenth byte on. Else None, and the bytes are to be received."""
+        size = len(data) - HEADER_LENGTH
+        if size <= 0 or self._cutter.is_within or self.is_ended:
+            return None
+        high, low, kind, flags, stream = HEADER.unpack_from(data)
+        if kind or flags or high << 8 | low != size:
+            return None
+        return self._arrival.take_single(stream, size)
+
     def receive(self, data: bytes | bytearray | memoryview) -> list[Event]:
         """Take bytes of the peer, in any pieces; return what they mean, which points to them where it is payload."""
         events = self._arrival.begin()
@@ -96,12 +107,15 @@ class Connection(Streams):
         try:
             self._cutter.feed(memoryview(data))
         except FrameError as error:
-            self.out += frames.goaway(last=self.last, code=error.code)
-            self.is_ended = True
-            self.end_all()
-            events.append(ConnectionEnded(reason=str(error)))
+            events.append(self._broken(error))
         self._arrival.finish()
         return events
+
+    def _broken(self, error: FrameError) -> ConnectionEnded:
+        self.out += frames.goaway(last=self.last, code=error.code)
+        self.is_ended = True
+        self.end_all()
+        return ConnectionEnded(reason=str(error))
 
     @property
     def long(self) -> tuple[Flow | None, int]:
@@ -118,6 +132,21 @@ class Connection(Streams):
         events = self._arrival.begin()
         self._cutter.skip(count)
         self._arrival.finish()
+        return events
+
+    @property
+    def has_put_off(self) -> bool:
+        """Whether there is something for ``catch_up``: only where hpack has not been needed yet."""
+        return self._arrival.has_put_off
+
+    def catch_up(self) -> list[Event]:
+        """Read what can wait until nothing else is to be done: the rest of an answer's headers."""
+        events: list[Event] = []
+        if not self.is_ended:
+            try:
+                self._arrival.catch_up()
+            except FrameError as error:
+                events.append(self._broken(error))
         return events
 
     @property
