@@ -70,6 +70,12 @@ def test_hboned_gets_where_to_listen_and_what_to_offer(offers_ssh: bool, given: 
     }
 
 
+def test_hboned_gets_the_number_of_its_workers_when_there_is_one() -> None:
+    given = {"KRUN_WORKERS": "auto", "KRUN_WORKER_TIMEOUT": "10"}
+    env = environments.hboned({**ENV, **given}, settings=SETTINGS, offers_ssh=False)
+    assert env.items() >= given.items()
+
+
 def test_debug_shell_sees_the_applications_environment_without_secrets() -> None:
     env = environments.sshd(ENV, settings=SETTINGS, sees=environments.app(ENV, settings=SETTINGS))
     assert env["SSH_AUTH"] == "ssh-ed25519 AAAA"

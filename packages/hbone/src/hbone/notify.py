@@ -5,8 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from typing import Protocol
 
 MAX_DIGITS = 9
+
+
+class Starter(Protocol):
+    """Whoever started us, and wants to know how we are."""
+
+    def ready(self) -> None:
+        """We accept."""
+
+    def idle(self) -> None:
+        """We drain, and no request of the public is under way."""
 
 
 class Notify:
@@ -29,6 +40,12 @@ class Notify:
 
     def idle(self) -> None:
         self._say("idle")
+
+    def close(self) -> None:
+        """Say no more: another process does."""
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
 
     def _say(self, word: str) -> None:
         if self._pipe is not None:

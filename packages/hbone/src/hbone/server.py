@@ -18,7 +18,7 @@ from hbone.greeting import Greeting
 from hbone.inbound_http2 import Http2Inbound
 from hbone.link import Link
 from hbone.link_tls import TlsLink
-from hbone.notify import Notify
+from hbone.notify import Notify, Starter
 from hbone.offers import Offers, Refusal
 from hbone.party import Party
 from hbone.poller import of_loop
@@ -34,6 +34,7 @@ from hbone.work import Work
 if TYPE_CHECKING:
     from hbone.connection_http1 import ClientConnection
     from hbone.dialling import Dialling
+    from hbone.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -56,19 +57,20 @@ class Settings:
 class Server:
     """The daemon's work; ``serve`` returns when it is drained."""
 
-    def __init__(self, *, settings: Settings, stop: Stop) -> None:
+    def __init__(self, *, settings: Settings, stop: Stop, worker: Worker | None = None) -> None:
+        """``worker``: it is one of several, and their parent is told how it is."""
         self._settings = settings
         self._stop = stop
         self._open: set[Greeting | Session | ClientConnection] = set()
-        self._notify = Notify(settings.notify)
-        self._work = Work(idle=self._notify.idle)
+        self._worker = worker
+        self._starter: Starter = worker or Notify(settings.notify)
+        self._work = Work(idle=self._starter.idle)
         self._tunnels = Tunnels(offers=settings.offers, loopback=settings.loopback)
         self._application = Application(settings.app) if settings.app else None
         self._public = Public(offers=settings.offers, application=self._application, work=self._work)
 
-    async def serve(self) -> None:
-        """Listen, and serve until the first signal and the end of the last request. Raises Misconfigured."""
-        listener = sockets.listen(self._settings.bind, self._settings.port)
+    async def serve(self, listener: socket.socket) -> None:
+        """Serve until the first signal and the end of the last request. Closes the listener."""
         if self._application is None:
             await self._accept(listener)
             return
@@ -78,13 +80,22 @@ class Server:
     async def _accept(self, listener: socket.socket) -> None:
         address = sockets.name(listener)
         async with asyncio.TaskGroup() as group:
-            group.create_task(accept(listener, stop=self._stop, serve=self._connection))
-            log.info("ready", extra={"fields": {"address": address, "count": len(self._settings.offers.ports)}})
-            self._notify.ready()
+            group.create_task(self._accept_all(listener))
+            if self._worker is None:
+                say_ready(self._settings, address=address)
+            self._starter.ready()
             await self._stop.draining.wait()
             for connection in list(self._open):
                 connection.drain()
             self._work.drain()
+
+    async def _accept_all(self, listener: socket.socket) -> None:
+        worker = self._worker
+        if worker is None:
+            await accept(listener, stop=self._stop, serve=self._connection)
+        else:
+            shares, opened = worker.shares, worker.opened
+            await accept(listener, stop=self._stop, serve=self._connection, shares=shares, opened=opened)
 
     async def _connection(self, connected: socket.socket, peer: str) -> None:
         started = time.monotonic()
@@ -234,6 +245,11 @@ class Server:
             await self._tunnels.refuse(stream, port)
         else:
             await self._public.serve(Http2Inbound(stream=stream, request=found), tally=tally)
+
+
+def say_ready(settings: Settings, *, address: str) -> None:
+    """One line, whoever accepts."""
+    log.info("ready", extra={"fields": {"address": address, "count": len(settings.offers.ports)}})
 
 
 class _Refused(Exception):

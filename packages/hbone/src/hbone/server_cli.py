@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,8 +14,11 @@ from hbone.contract import PORTS
 from hbone.options import log_options
 
 if TYPE_CHECKING:
+    import socket
+
     from hbone.application import Place
     from hbone.server import Settings
+    from hbone.worker import Worker
 
 EXAMPLES = """
 \b
@@ -95,6 +99,26 @@ Examples:
     show_default=True,
     help="How it is spoken to: auto is HTTP/2 for gRPC, HTTP/1.1 for all else.",
 )
+@click.option(
+    "--workers",
+    metavar="N",
+    envvar="KRUN_WORKERS",
+    show_envvar=True,
+    default="1",
+    show_default=True,
+    callback=lambda _context, _parameter, text: _workers(text),
+    help="Processes that share the connections; auto is one for each CPU.",
+)
+@click.option(
+    "--worker-timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(1),
+    envvar="KRUN_WORKER_TIMEOUT",
+    show_envvar=True,
+    default=30.0,
+    show_default=True,
+    help="Silence after which one of several is ended and replaced.",
+)
 @click.option("--tls-cert", metavar="FILE", help="Serve TLS with this certificate chain, PEM.")
 @click.option("--tls-key", metavar="FILE", help="Its key, PEM.")
 @click.option(
@@ -117,6 +141,8 @@ def command(
     app_port: int,
     grpc_port: int | None,
     app_protocol: str,
+    workers: int,
+    worker_timeout: float,
     tls_cert: str | None,
     tls_key: str | None,
     notify_fd: str,
@@ -137,10 +163,25 @@ def command(
     settings = _settings(
         port=port, bind=bind, loopback=loopback, offer=offer, files=(tls_cert, tls_key), app=app, notify=notify_fd
     )
-    # asyncio and h2 are half of the start-up time, and --help needs neither.
-    from hbone import stop
+    # asyncio and TLS are half of the start-up time, and --help needs neither.
+    from hbone import sockets, stop
 
-    return stop.run(_serve(settings))
+    listener = sockets.listen(settings.bind, settings.port)
+    if workers == 1:
+        status = stop.run(_serve(settings, listener))
+    else:
+        status = _share(settings, listener, count=workers, timeout=worker_timeout)
+    logging.getLogger(__name__).info("drained")
+    return status
+
+
+def _workers(text: str) -> int:
+    if text == "auto":
+        # Those that this process may use, not all that the machine has.
+        return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 64)
+    if text.isascii() and text.isdecimal() and 1 <= int(text[:3]) <= 64:
+        return int(text)
+    raise click.BadParameter(f"{text!r} is neither a number from 1 to 64 nor auto")
 
 
 def _place(address: str, *, port: int, grpc_port: int, protocol: str, own_port: int) -> Place:
@@ -187,16 +228,43 @@ def _check_address(name: str, address: str) -> None:
         raise errors.Misconfigured(f"{name}: {address!r} is no IP address", hint="for example 127.0.0.1") from error
 
 
-async def _serve(settings: Settings) -> int:
-    import logging
-
+async def _serve(settings: Settings, listener: socket.socket) -> int:
     from hbone.server import Server
     from hbone.stop import Stop
 
     stop = Stop()
     stop.listen()
-    await stop.run(Server(settings=settings, stop=stop).serve())
-    logging.getLogger(__name__).info("drained")
+    await stop.run(Server(settings=settings, stop=stop).serve(listener))
+    return errors.Exit.OK
+
+
+def _share(settings: Settings, listener: socket.socket, *, count: int, timeout: float) -> int:
+    """Serve by several processes: what they need is loaded here, once."""
+    from hbone import sockets, stop
+    from hbone.notify import Notify
+    from hbone.server import say_ready
+    from hbone.workers import Workers
+
+    address = sockets.name(listener)
+    workers = Workers(
+        listener=listener,
+        count=count,
+        timeout=timeout,
+        work=lambda worker: stop.run(_work(settings, listener, worker)),
+        ready=lambda: say_ready(settings, address=address),
+        notify=Notify(settings.notify),
+    )
+    workers.run()
+    return errors.Exit.OK
+
+
+async def _work(settings: Settings, listener: socket.socket, worker: Worker) -> int:
+    from hbone.server import Server
+    from hbone.stop import Stop
+
+    stop = Stop()
+    worker.open(stop)
+    await stop.run(Server(settings=settings, stop=stop, worker=worker).serve(listener))
     return errors.Exit.OK
 
 

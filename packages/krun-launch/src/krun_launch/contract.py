@@ -49,6 +49,8 @@ READS = frozenset(
         "KRUN_TCP",
         "KRUN_TOKEN_AUDIENCE",
         "KRUN_TOKEN_REFRESH",
+        "KRUN_WORKERS",
+        "KRUN_WORKER_TIMEOUT",
         "KUBERNETES_SERVICE_HOST",
         "K_REVISION",
         "K_SERVICE",

@@ -86,7 +86,7 @@ def hboned(env: Mapping[str, str], *, settings: Settings, offers_ssh: bool) -> d
     offer = str(PORTS["ENVOY_MTLS"]) + (f",22={PORTS['SSH']}" if offers_ssh else "")
     named = {name: value for name, value in env.items() if name.startswith("PORT_")}
     return {
-        **_only(env, (*PLAIN, *LOGGING, "K_SERVICE")),
+        **_only(env, (*PLAIN, *LOGGING, "K_SERVICE", "KRUN_WORKERS", "KRUN_WORKER_TIMEOUT")),
         **named,
         "PORT_http": str(settings.app_port),
         "PORT": str(settings.port),
