@@ -14,7 +14,7 @@ from hbone import frames
 from hbone.conduit import Conduit
 from hbone.cutter import LONG
 from hbone.events import ConnectionEnded, DataReceived, Event, StreamEnded, StreamOpened, StreamReset
-from hbone.frames import DATA, END_STREAM, PADDED
+from hbone.frames import DATA, END_STREAM, HEADER_LENGTH, PADDED
 from hbone.tunnel import WIDE_WINDOW, Connection
 
 PIECES = st.lists(
@@ -44,6 +44,7 @@ class Server:
         self.got: dict[int, bytearray] = defaultdict(bytearray)
         self.ended: list[int] = []
         self.passed = 0
+        self.singles = 0  # frames that came alone
         self._chance = chance
 
     def take_all(self) -> None:
@@ -56,10 +57,19 @@ class Server:
                 self.passed += count
                 self.report(self.core.skip(count))
                 continue
-            count = self.core.until_header if self._chance.random() < 0.5 else self._chance.randint(1, 100_000)
-            data = self.wire[:count]
+            at_once = (self._chance.randint(1, 100_000), self.core.until_header, self._frame())
+            count = self._chance.choice(at_once)
+            data = memoryview(bytes(self.wire[:count]))
             del self.wire[:count]
-            self.report(self.core.receive(data))
+            if (flow := self.core.receive_single(data)) is not None:
+                self.got[flow.number] += data[HEADER_LENGTH:]
+                self.singles += 1
+            else:
+                self.report(self.core.receive(data))
+
+    def _frame(self) -> int:
+        """The length of a frame, if one begins here."""
+        return HEADER_LENGTH + int.from_bytes(self.wire[:3], "big")
 
     def report(self, events: list[Event]) -> None:
         for event in events:
@@ -119,3 +129,40 @@ def test_payload_that_passes_is_counted_against_the_window_as_any_other() -> Non
     assert server.passed > WIDE_WINDOW // 2
     (ended,) = server.core.receive(frame(stream, b"x", padding=None, ends=False))
     assert isinstance(ended, ConnectionEnded)
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_frame_that_comes_alone_is_held_to_the_window_too(left: int) -> None:
+    window = 20_000
+    client, server = Connection(client=True), Connection(client=False, stream_window=window)
+    stream = client.open(scheme="http", authority="b", path="/_hbone/22")
+    server.receive(client.data_to_send())
+    first = frame(stream, bytes(window - left), padding=None, ends=False)
+    assert server.receive_single(memoryview(first)) is server.open_streams[stream]
+    one = memoryview(frame(stream, b"x", padding=None, ends=False))
+    assert bool(server.receive_single(one)) == bool(left)
+    if not left:
+        assert isinstance(server.receive(one)[-1], ConnectionEnded)
+
+
+def test_frame_that_comes_alone_and_needs_more_than_its_payload_handed_on_is_left_to_the_whole_core() -> None:
+    client, server = Connection(client=True), Connection(client=False)
+    streams = [client.open(scheme="http", authority="b", path="/_hbone/22") for _ in range(2)]
+    head = client.data_to_send()
+    ordinary = frame(streams[0], b"x", padding=None, ends=False)
+    assert server.receive_single(memoryview(ordinary)) is None  # before HTTP/2 has begun
+    server.receive(head)
+    for special in (
+        frame(streams[0], b"x", padding=None, ends=True),
+        frame(streams[0], b"x", padding=0, ends=False),
+        frame(99, b"x", padding=None, ends=False),
+        frame(streams[0], b"", padding=None, ends=False),
+        frames.window_update(stream=streams[0], count=1),
+        ordinary + ordinary,
+        ordinary[:-1],
+    ):
+        assert server.receive_single(memoryview(special)) is None
+    assert server.receive(ordinary[:5]) == []
+    assert server.receive_single(memoryview(ordinary)) is None  # within a frame
+    assert client.receive_single(memoryview(ordinary)) is None  # not answered yet
+    assert not server.is_ended

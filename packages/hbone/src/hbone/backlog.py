@@ -32,19 +32,19 @@ class Blocks:
 
 
 class Backlog:
-    """What waits; ``len()`` is the number of bytes."""
+    """What waits; ``size``, and ``len()``, is the number of bytes."""
 
-    __slots__ = ("_blocks", "_end", "_size", "_start", "_store")
+    __slots__ = ("_blocks", "_end", "_start", "_store", "size")
 
     def __init__(self, store: Blocks) -> None:
         self._store = store
         self._blocks: deque[memoryview] = deque()
         self._start = 0  # of the first block
         self._end = BLOCK  # of the last one
-        self._size = 0
+        self.size = 0
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def add(self, pieces: Iterable[Piece], *, sent: int = 0) -> None:
         """Keep a copy of these, but for the first ``sent`` bytes."""
@@ -57,7 +57,7 @@ class Backlog:
 
     def _copy(self, piece: memoryview) -> None:
         at, size = 0, len(piece)
-        self._size += size
+        self.size += size
         while at < size:
             if self._end == BLOCK:
                 self._blocks.append(self._store.take())
@@ -82,17 +82,17 @@ class Backlog:
         return sent
 
     def _drop(self, count: int) -> None:
-        self._size -= count
+        self.size -= count
         self._start += count
         while self._start >= BLOCK:
             self._start -= BLOCK
             self._store.give(self._blocks.popleft())
-        if not self._size:
+        if not self.size:
             self.clear()
 
     def clear(self) -> None:
         for block in self._blocks:
             self._store.give(block)
         self._blocks.clear()
-        self._start = self._size = 0
+        self._start = self.size = 0
         self._end = BLOCK

@@ -28,6 +28,7 @@ class Buffers:
         self.conduit = Conduit() if splices else None
         self.incoming = _memory(INCOMING)
         self._view = _memory(TURN + HEADER_LENGTH * (TURN // SLOT))
+        self._payload = self._view[HEADER_LENGTH:]
         step = HEADER_LENGTH + SLOT
         # Payload is read to where its frames want it, with room for their headers between.
         self._slots = [self._view[at + HEADER_LENGTH : at + step] for at in range(0, len(self._view), step)]
@@ -39,11 +40,12 @@ class Buffers:
 
     def read(self, local: socket.socket, *, room: int, frame: int) -> tuple[int, bool]:
         """Read up to ``room`` bytes from the socket, to be framed; whether in slots. Raises OSError."""
-        room = min(room, TURN)
+        if room > TURN:
+            room = TURN
         if room <= frame:
-            return local.recv_into(self._view[HEADER_LENGTH : HEADER_LENGTH + room]), False
+            return local.recv_into(self._payload, room), False
         if room < 2 * SLOT:
-            return local.recv_into(self._view[HEADER_LENGTH : HEADER_LENGTH + SLOT]), False
+            return local.recv_into(self._payload, SLOT), False
         return local.recvmsg_into(self._slots[: room // SLOT])[0], True
 
     def framed(self, count: int, *, stream: int, in_slots: bool) -> memoryview:

@@ -105,10 +105,10 @@ class Carry:
         if self._first:
             self._send_first(room)
             return
-        room = min(room, outgoing.share(session, self))
-        session.last_sender = self
         try:
-            count, is_room = outgoing.send(self._local, session=session, flow=flow, room=room, is_bulk=self._is_bulk)
+            count, is_room = outgoing.send(
+                self._local, session=session, flow=flow, room=room, sender=self, is_bulk=self._is_bulk
+            )
         except BlockingIOError:
             self._watch(self._mask | READ)
             return
@@ -219,7 +219,7 @@ class Carry:
         self._watch(self._mask | WRITE)
 
     def _write(self, pieces: Sequence[memoryview]) -> None:
-        count = sum(map(len, pieces))
+        count = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         if len(pieces) > MAX_PIECES:
             pieces = [memoryview(b"".join(pieces))]
         try:

@@ -96,6 +96,11 @@ class Cutter:
             self._taker.end_data(self._stream, self._flags)
 
     @property
+    def is_within(self) -> bool:
+        """Whether a frame has begun, and is not whole."""
+        return bool(self._left or self._part or self._padding or self._preface_left)
+
+    @property
     def until_header(self) -> int:
         """How many bytes are to come until it is known what follows a frame of payload."""
         return self._left + self._padding + max(1, HEADER_LENGTH - len(self._part))

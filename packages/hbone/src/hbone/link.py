@@ -69,17 +69,22 @@ class Link:
     @property
     def backlog(self) -> int:
         """Bytes that wait for the peer to take them."""
-        return len(self._backlog)
+        return self._backlog.size
 
     def send(self, *pieces: Piece) -> bool:
         """Send all of it, now or when there is room; whether it was now."""
         if self.is_closed or self._is_closing or self._is_deaf:
             return True
-        if self._backlog:
+        if self._backlog.size:
             self._backlog.add(pieces)
             return False
         try:
-            sent = self.socket.send(pieces[0]) if len(pieces) == 1 else self.socket.sendmsg(pieces)
+            if len(pieces) == 1:
+                sent = self.socket.send(pieces[0])
+                if sent == len(pieces[0]):
+                    return True
+            else:
+                sent = self.socket.sendmsg(pieces)
         except BlockingIOError:
             sent = 0
         except OSError:

@@ -117,8 +117,9 @@ class TlsLink(Link):
                         reason, is_more = "", False
                         break
                     count += got
-                    if not (self._coming.pending or self._tls.pending()):
-                        is_more = False  # known without an exception, which costs as much as a small record
+                    # A short record is often the last. Known without an exception, which costs as much as such one.
+                    if got < RECORD and not (self._coming.pending or self._tls.pending()):
+                        is_more = False
                         break
             except ssl.SSLWantReadError:
                 is_more = False

@@ -6,6 +6,7 @@ import socket
 
 from hbone.conduit import LEAST, Unable
 from hbone.flow import Flow
+from hbone.party import Sender
 from hbone.session import Session
 
 # Bytes that go through a pipe at once: its 256 places take no page that two segments share twice.
@@ -16,12 +17,21 @@ SHARED_TURN = 64 * 1024
 SMALL, REMEMBERED = 4 * 1024, 64
 
 
-def send(local: socket.socket, *, session: Session, flow: Flow, room: int, is_bulk: bool) -> tuple[int, bool]:
-    """Send what the socket has to say, up to ``room`` bytes: how many that were, 0 at its end, and whether the peer
-    has room for more. ``is_bulk``: it has said much the last time. Raises OSError of the local end's."""
+def send(
+    local: socket.socket, *, session: Session, flow: Flow, room: int, sender: Sender, is_bulk: bool
+) -> tuple[int, bool]:
+    """Send what the socket has to say, up to ``room`` bytes and one turn's: how many that were, 0 at its end, and
+    whether the peer has room for more. ``is_bulk``: it has said much the last time. Raises OSError of the local
+    end's."""
     core, buffers = session.core, session.poller.buffers
-    conduit = session.link.conduit
-    if is_bulk and conduit is not None and conduit.is_able and min(room, core.frame_size) >= LEAST:
+    if session.small_turns > 0:
+        session.small_turns -= 1
+        room = min(room, SHARED_TURN if session.last_sender is not sender else FULL_TURN)
+    else:
+        room = min(room, FULL_TURN)
+    session.last_sender = sender
+    conduit = session.link.conduit if is_bulk else None
+    if conduit is not None and conduit.is_able and min(room, core.frame_size) >= LEAST:
         try:
             count = conduit.take(local.fileno(), min(room, core.frame_size))
         except Unable:
@@ -37,10 +47,3 @@ def send(local: socket.socket, *, session: Session, flow: Flow, room: int, is_bu
         session.small_turns = REMEMBERED
     core.charge(flow, count)
     return count, session.send_framed(buffers.framed(count, stream=flow.number, in_slots=in_slots))
-
-
-def share(session: Session, sender: object) -> int:
-    """How many bytes this turn of the sender's may have."""
-    is_shared = session.small_turns > 0 and session.last_sender is not sender
-    session.small_turns = max(0, session.small_turns - 1)
-    return SHARED_TURN if is_shared else FULL_TURN

@@ -11,6 +11,7 @@ from hbone import events, frames
 from hbone.conduct import Conduct
 from hbone.conduit import Conduit
 from hbone.flow import Flow
+from hbone.frames import HEADER_LENGTH
 from hbone.link import Link
 from hbone.party import Party, Sender
 from hbone.passage import Passage
@@ -124,6 +125,13 @@ class Session:
     def _received(self, data: memoryview) -> None:
         if self.is_over:
             return
+        flow = self.core.receive_single(data)
+        if flow is not None:  # the answer to a keystroke is this, and nothing else
+            if (party := self.streams.get(flow.number)) is not None:
+                party.received((data[HEADER_LENGTH:],))
+            if self.core.out:
+                self.flush()
+            return
         self._take(self.core.receive(data))
         if self.link.conduit is not None and not self.is_over:
             self.passage.look()
@@ -216,8 +224,9 @@ class Session:
     def send_framed(self, frames: memoryview) -> bool:
         """Send frames of payload that are made and charged for, behind what the core has to say; whether there is
         room for more."""
-        data = self.core.data_to_send()
-        return self.link.send(data, frames) if data else self.link.send(frames)
+        if not self.core.out:
+            return self.link.send(frames)
+        return self.link.send(self.core.data_to_send(), frames)
 
     def send_conduit(self, flow: Flow, conduit: Conduit, count: int) -> bool:
         """The same for a frame whose payload is in the conduit, and not charged for."""
