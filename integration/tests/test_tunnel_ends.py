@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import h2.errors
 import h2.events
+import h2.settings
 import pytest
 
 from krun_testbed import processes
+from krun_testbed.certificates import Authority
 from krun_testbed.h2_peers import Peer
 from krun_testbed.processes import Running
 from krun_testbed.tunnels import (
@@ -20,8 +25,10 @@ from krun_testbed.tunnels import (
     echo,
     forward,
     lines,
+    read_all,
     server,
     target,
+    tls_flags,
     url,
 )
 
@@ -113,3 +120,47 @@ def test_forward_drains_like_a_server(address: str) -> None:
             assert client.recv(1) == b"2"
         assert running.wait() == 0
         assert len(lines(running, "drained")) == 1
+
+
+@pytest.mark.parametrize("is_tls", [False, True], ids=["h2c", "tls"])
+def test_last_bytes_of_a_drained_connection_arrive_though_its_client_still_speaks(
+    address: str, authority: Authority, tmp_path: Path, is_tls: bool
+) -> None:
+    """A connection that is closed with something unread is reset, and the kernel drops what it has not delivered."""
+    size = 3 * 1024 * 1024
+
+    def answer(connected: socket.socket) -> None:
+        read_all(connected)
+        connected.sendall(bytes(size))
+
+    flags = tls_flags(authority, tmp_path, address) if is_tls else ()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(target(address, answer))
+        hboned = stack.enter_context(server(address, *flags))
+        connected = stack.enter_context(socket.socket())
+        connected.settimeout(processes.WAIT)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connected.connect((address, 15009))
+        if is_tls:
+            context = ssl.create_default_context(cafile=str(tmp_path / "root.pem"))
+            context.set_alpn_protocols(["h2"])
+            connected = stack.enter_context(context.wrap_socket(connected, server_hostname=address))
+        peer = Peer(connected)
+        peer.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
+        peer.h2.increment_flow_control_window(2**31 - 1 - 65535)
+        stream = peer.open(address)
+        peer.wait_for(h2.events.ResponseReceived, stream)
+        hboned.signal(signal.SIGTERM)
+        peer.wait_for(h2.events.ConnectionTerminated)
+        # Ended at the lowest level: after GOAWAY the library sends no more, as if that ended what is under way.
+        connected.sendall(bytes((0, 0, 0, 0, 1)) + stream.to_bytes(4, "big"))
+        hboned.wait_for("tunnel closed")  # all of the answer is with the kernels
+        got = 0
+        with contextlib.suppress(ConnectionResetError):  # when all of it is here
+            while data := connected.recv(65536):
+                got += len(data)
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
+                    connected.sendall(bytes((0, 0, 8, 6, 0, 0, 0, 0, 0)) + bytes(8))
+        assert got > size
+        connected.close()
+        assert hboned.wait() == 0
