@@ -133,7 +133,7 @@ def test_payload_that_passes_is_counted_against_the_window_as_any_other() -> Non
 
 @pytest.mark.parametrize("left", [0, 1])
 def test_frame_that_comes_alone_is_held_to_the_window_too(left: int) -> None:
-    window = 20_000
+    window = 70_000
     client, server = Connection(client=True), Connection(client=False, stream_window=window)
     stream = client.open(scheme="http", authority="b", path="/_hbone/22")
     server.receive(client.data_to_send())
