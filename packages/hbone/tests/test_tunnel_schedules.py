@@ -7,7 +7,7 @@ import random
 from collections import defaultdict
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hbone import control, frames, tunnel
@@ -89,6 +89,8 @@ STEPS = st.lists(
 
 @settings(max_examples=1000 if os.environ.get("KRUN_SOAK") else 60, deadline=None)
 @given(steps=STEPS, seed=st.integers(0, 2**32))
+# More than the window before it is known, then what says that it is known, then an end, which needs no window.
+@example(steps=[("send", True, 0, WINDOW + 1), ("take", True, 0, 33), ("end", True, 0, 1)], seed=0)
 def test_no_byte_is_lost_whatever_both_ends_do_and_wherever_reads_are_cut(
     steps: list[tuple[str, bool, int, int]], seed: int
 ) -> None:

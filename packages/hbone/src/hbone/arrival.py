@@ -115,7 +115,7 @@ class Arrival:
         if flow is None or flow.is_ended_by_peer:
             self._report(self._unwanted(stream))
             return None
-        if length > flow.allowed:
+        if length > max(0, flow.allowed):  # below 0 while the peer did not know yet; nothing is always allowed
             raise FrameError("more payload than the stream's window", code=FLOW_CONTROL_ERROR)
         flow.allowed -= length
         if self._streams.is_client and not flow.is_answered:

@@ -10,6 +10,7 @@ import hpack  # noqa: F401 - not in the middle of a connection, where the core a
 from hbone import events, frames
 from hbone.conduct import Conduct
 from hbone.conduit import Conduit
+from hbone.delivery import when_delivered
 from hbone.flow import Flow
 from hbone.frames import HEADER_LENGTH
 from hbone.link import Link
@@ -310,6 +311,7 @@ class Session:
             # that never reads them, or never ends, must not hold us.
             self._expire(seconds)
             self.link.say_goodbye(self._finish)
+            when_delivered(self.link, self._finish)
 
     def _handle(self, event: events.Event) -> None:
         """All but payload; what every tunnel has comes first."""
