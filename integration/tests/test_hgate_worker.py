@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hgate.routes import read_routes
 from krun_testbed import gate_worker, processes
 from krun_testbed.gate_worker import HELLO, Worker, connect
 from krun_testbed.gateways import gate, the_line
-from krun_testbed.tunnels import echo, lines, read_all, target
+from krun_testbed.tunnels import echo, lines, read_all, server, target
 
 pytestmark = pytest.mark.loopback
 
@@ -238,6 +239,31 @@ def switches(pid: int) -> int:
     """How often it has gone to sleep."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("voluntary_ctxt")))
+
+
+@pytest.mark.parametrize("way", ["raw", "tunnels"])
+def test_bytes_are_counted_while_their_connection_is_open(address: str, listener: socket.socket, way: str) -> None:
+    through = route(address) if way == "raw" else f"b.demo=http://{address}:15009"
+    with (
+        target(address, echo),
+        server(address),
+        gate_worker.worker(listener, through) as one,
+        connect(address) as client,
+    ):
+        assert serves(client)
+        many = bytes(100_000)
+        sender = threading.Thread(target=client.sendall, args=(many,))
+        sender.start()
+        left = len(many)
+        while left:
+            left -= len(client.recv(left))
+        sender.join()
+        count = float(len(HELLO) + len(many))
+        one.wait_for_count(**{"sent_bytes": count, "received_bytes": count, f"open_{way}": 1})
+        # And not once more at its end.
+        client.shutdown(socket.SHUT_WR)
+        one.wait_for_count(**{"sent_bytes": count, "received_bytes": count, f"open_{way}": 0})
+        assert one.count("sent_bytes") == count
 
 
 def test_killed_worker_is_replaced_and_nobody_who_waits_is_lost(address: str) -> None:

@@ -30,7 +30,20 @@ READS = frozenset(
 SETS: frozenset[str] = frozenset()
 PORTS = {"APP": 8080, "ENVOY_MTLS": 15003, "HBONE_H2C": 15009}
 LOG_FIELDS = frozenset(
-    {"address", "count", "duration_ms", "peer", "pid", "reason", "received", "sent", "signal", "status", "target", "url"}
+    {
+        "address",
+        "count",
+        "duration_ms",
+        "peer",
+        "pid",
+        "reason",
+        "received",
+        "sent",
+        "signal",
+        "status",
+        "target",
+        "url",
+    }
 )
 # Ports of Envoy and of Istio's agent: whoever reaches one of them from outside owns the workload. Never offered.
 FOREIGN_PORTS = frozenset({15000, 15001, 15004, 15006, 15020, 15053, 15090})

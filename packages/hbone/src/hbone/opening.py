@@ -123,6 +123,11 @@ class Opening:
         session.streams[flow.number] = carry
         carry.start()
 
+    @property
+    def moved(self) -> tuple[int, int]:
+        """Bytes from the local end, and to it, so far."""
+        return (0, 0) if self._carry is None else (self._carry.from_local, self._carry.to_local)
+
     def _carried(self, carry: Carry) -> None:
         ended = Ended(
             reason=carry.reason,

@@ -28,16 +28,16 @@ class Counts:
         self.received = 0
         self.errors = dict.fromkeys(CAUSES, 0)
 
-    def values(self, **others: float) -> dict[str, float]:
-        """As the control process is told: errors by cause are ``error:CAUSE``."""
+    def values(self, *, sent: int = 0, received: int = 0, **others: float) -> dict[str, float]:
+        """As the control process is told: errors by cause are ``error:CAUSE``. What is given is not counted yet."""
         return {
             "accepted": self.accepted,
             "open_raw": self.open_raw,
             "open_tunnels": self.open_tunnels,
             "raw": self.raw,
             "tunnels": self.tunnels,
-            "sent_bytes": self.sent,
-            "received_bytes": self.received,
+            "sent_bytes": self.sent + sent,
+            "received_bytes": self.received + received,
             **{f"error:{cause}": count for cause, count in self.errors.items()},
             **others,
         }

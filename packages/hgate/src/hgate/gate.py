@@ -57,6 +57,7 @@ class Gate:
         self._counts = counts
         self._ended = ended
         self._open: set[Open] = set()
+        self._tunnels: set[Tunnel] = set()  # of these
         self._pipes = Pipes()
         self._approaches = Approaches(poller=poller, start=start, arrived=self._arrived)
         self.hellos = Hellos(poller=poller, seconds=hello_timeout, taken=self._lead, gone=ended)
@@ -69,6 +70,16 @@ class Gate:
         """A connection that was accepted."""
         self._counts.accepted += 1
         self.hellos.take(Connection(connected, peer, counts=self._counts))
+
+    @property
+    def moved(self) -> tuple[int, int]:
+        """Bytes of tunnels that are open, to workloads and from them: they count themselves when they have ended."""
+        sent = received = 0
+        for tunnel in self._tunnels:
+            there, back = tunnel.moved
+            sent += there
+            received += back
+        return sent, received
 
     def end_now(self, reason: str) -> None:
         """Break all."""
@@ -95,6 +106,7 @@ class Gate:
                 over=self._tunnel_over,
             )
             self._open.add(tunnel)
+            self._tunnels.add(tunnel)
             self._counts.tunnels += 1
             self._counts.open_tunnels += 1
             self._begin(tunnel, lambda: tunnel.begin(first, identity=target.identity))
@@ -131,5 +143,6 @@ class Gate:
 
     def _tunnel_over(self, tunnel: Tunnel) -> None:
         self._counts.open_tunnels -= 1
+        self._tunnels.discard(tunnel)
         self._open.discard(tunnel)
         self._ended()

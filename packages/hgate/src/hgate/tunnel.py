@@ -118,6 +118,11 @@ class Tunnel:
             closed=self._closed,
         )
 
+    @property
+    def moved(self) -> tuple[int, int]:
+        """Bytes to the workload, and from it, that are not counted yet: those of one that is open."""
+        return (0, 0) if self._opening is None else self._opening.moved
+
     def _closed(self, ended: Ended) -> None:
         opening, self._opening = self._opening, None
         counts = self._connection.counts

@@ -142,8 +142,13 @@ class Worker:
         self._tokens.is_alone()
 
     def _tell_counts(self) -> None:
+        sent, received = self._gate.moved
         values = self._counts.values(
-            open_hellos=len(self._gate.hellos), token_waiting=self._tokens.waiting, routes=len(self._table)
+            sent=sent,
+            received=received,
+            open_hellos=len(self._gate.hellos),
+            token_waiting=self._tokens.waiting,
+            routes=len(self._table),
         )
         if not self._wire.is_crowded:
             self._wire.tell(feed.Counts(values=values) if values != self._told else feed.Well())
