@@ -81,22 +81,21 @@ async def place(address: str, folder: Path, *, is_tls: bool) -> AsyncIterator[Pl
             write(path=folder / name, content=content)
         context = tls.server_context(certificate=str(folder / "chain"), key=str(folder / "key"))
     stop = Stop()
-    with socket.create_server((address, 0)) as target, socket.create_server((address, 0)) as free:
+    with socket.create_server((address, 0)) as target, socket.create_server((address, 0)) as listener:
         target.setblocking(False)
-        port = free.getsockname()[1]
-        free.close()
+        listener.setblocking(False)
+        port = listener.getsockname()[1]
         offers = Offers(ports={"22": target.getsockname()[1]})
         server = Server(
             settings=ServerSettings(bind=address, port=port, loopback=address, offers=offers, tls=context), stop=stop
         )
         async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-            group.create_task(server.serve())
+            group.create_task(server.serve(listener))
             settings = Settings(
                 token_source=Source(),
                 ca_file=str(folder / "root") if is_tls else None,
                 connect_to=Address(host=address, port=port),
             )
-            await asyncio.sleep(0)  # it listens now
             client = Client(settings=settings, group=group)
             yield Place(
                 client=client,

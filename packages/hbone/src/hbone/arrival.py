@@ -145,6 +145,18 @@ class Arrival:
         streams.owed += length
         return flow
 
+    def take_whole(self, stream: int, payload: memoryview) -> bool:
+        """The same for one among others."""
+        if self.take_single(stream, len(payload)) is None:
+            return False
+        run = self._runs.get(stream)
+        if run is not None:
+            run.pieces.append(payload)
+        else:
+            run = self._runs[stream] = DataReceived(stream=stream, pieces=[payload])
+            self._events.append(run)
+        return True
+
     def take_data(self, flow: Flow, piece: memoryview) -> None:
         if flow.is_over:  # since the frame began
             return

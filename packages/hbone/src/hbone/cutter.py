@@ -25,6 +25,9 @@ if TYPE_CHECKING:
         def begin_data(self, stream: int, flags: int, *, length: int, padding: int) -> Flow | None:
             """A DATA frame begins; ``length`` counts its padding, too. None: nobody wants its payload."""
 
+        def take_whole(self, stream: int, payload: memoryview) -> bool:
+            """A whole DATA frame without flags, the quick way; False: it is not an ordinary one, and is to be begun."""
+
         def take_data(self, flow: Flow, piece: memoryview) -> None:
             """The next piece of its payload; the memory is used again afterwards."""
 
@@ -38,6 +41,7 @@ class Cutter:
     def __init__(self, *, preface: bool, taker: Taker) -> None:
         """With ``preface``, the first bytes are a client's preface."""
         self._taker = taker
+        self._take_whole = taker.take_whole
         self._preface_left = frames.PREFACE_LENGTH if preface else 0
         self._part = bytearray()  # the beginning of a frame
         self._left = 0  # bytes of payload that are still to come
@@ -70,16 +74,12 @@ class Cutter:
             else:
                 high, low, kind, flags, stream = HEADER.unpack_from(view, position)
                 length = _checked(high << 8 | low, kind)
+                end = position + HEADER_LENGTH + length
                 if kind == DATA:
-                    if flags & PADDED:
-                        position = self._put_together(view, position)
-                    else:
-                        position += HEADER_LENGTH
-                        self._begin(stream & MAX_STREAM, flags, length=length, padding=0)
-                elif position + HEADER_LENGTH + length > size:
+                    position = self._payload(view, position, stream, flags, length=length)
+                elif end > size:
                     position = self._put_together(view, position)
                 else:
-                    end = position + HEADER_LENGTH + length
                     self._length = 0
                     self._taker.take_frame(bytes(view[position:end]))
                     position = end
@@ -104,6 +104,16 @@ class Cutter:
     def until_header(self) -> int:
         """How many bytes are to come until it is known what follows a frame of payload."""
         return self._left + self._padding + max(1, HEADER_LENGTH - len(self._part))
+
+    def _payload(self, view: memoryview, position: int, stream: int, flags: int, *, length: int) -> int:
+        start, end = position + HEADER_LENGTH, position + HEADER_LENGTH + length
+        if not flags and end <= len(view) and 0 < length < LONG and self._take_whole(stream, view[start:end]):
+            self._length = 0
+            return end
+        if flags & PADDED:
+            return self._put_together(view, position)
+        self._begin(stream & MAX_STREAM, flags, length=length, padding=0)
+        return start
 
     def _pass_on(self, view: memoryview, position: int) -> int:
         count = min(self._left, len(view) - position)
