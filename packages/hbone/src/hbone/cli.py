@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -25,6 +26,7 @@ def main() -> NoReturn:
 
         errors.run(command, tool=TOOL)
     url, settings = asked
+    gc.disable()  # until the tunnel is open: there is no garbage yet, and to look for it takes as long as a module
     errors.run_plain(lambda: _pipe(url=url, settings=settings), tool=TOOL)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 
 from hbone import errors, token_source
@@ -27,19 +28,19 @@ def pipe(*, url: URL, settings: Settings) -> int:
     opening = _Opening(url, settings)
     try:
         tunnel = opening.open()
+        gc.enable()
         _carry(tunnel, url)
     finally:
         opening.close()
-    return 0
+    return errors.Exit.OK
 
 
 def _carry(tunnel: PipeTunnel, url: URL) -> None:
     from hbone.pipe_tunnel import Broken, StdioBroken
-    from hbone.stdio import Stdio
 
     started = time.monotonic()
     try:
-        tunnel.carry(Stdio())
+        tunnel.carry()
     except StdioBroken as broken:
         hint = "the program at the other end is gone"
         raise errors.Unreachable(f"stdin or stdout failed: {broken}", hint=hint) from broken

@@ -55,9 +55,9 @@ class Trust:
     def _load_systems(self) -> None:
         """The system's roots. In a folder, OpenSSL looks for the one that it needs; a file it must read whole, which
         takes longer than all else here. So the file comes in when the folder does not do."""
-        of_file, _, of_folder, folder = _ssl.get_default_verify_paths()
+        of_file, file, of_folder, folder = _ssl.get_default_verify_paths()
         folder = os.environ.get(of_folder) or folder
-        if os.environ.get(of_file) or not _is_hashed(folder):
+        if not _is_same(os.environ.get(of_file) or file, file) or not _is_hashed(folder):
             self.context.set_default_verify_paths()
         else:
             self.context.load_verify_locations(None, folder, None)
@@ -71,6 +71,14 @@ class Trust:
         self._is_partial = False
         self.context.set_default_verify_paths()
         return True
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether both are the same file: some set the variable to what it is without."""
+    try:
+        return one == other or os.path.samefile(one, other)  # noqa: PTH121 - no pathlib
+    except OSError:
+        return False
 
 
 def _is_hashed(folder: str) -> bool:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import time
 
 from hbone import events, readiness
-from hbone.conduct import Conduct
+from hbone.stdio import Stdio
 from hbone.tunnel import CANCEL, CONNECT_ERROR, ENHANCE_YOUR_CALM, REFUSED_STREAM, Connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hbone.conduct import Conduct
     from hbone.pipe_wire import Deadline, Wire
-    from hbone.stdio import Stdio
 
 GOODBYE = 1.0  # seconds for the last bytes to leave
 # Answers to PING and SETTINGS that a peer leaves unread; payload is sent only when there is none.
@@ -25,6 +25,8 @@ MAX_BACKLOG = 1024 * 1024
 MAX_TEXT = 200
 # Seconds of silence after which headers are read that were put off, and what reads them is imported.
 QUIET = 0.05
+FEW = 100  # frames that carry nothing, which need no judge
+BROKE = "the connection broke the protocol"
 OK = 200
 BAD_STATUS = 502  # as a front would call an answer whose status is none
 
@@ -54,7 +56,7 @@ class PipeTunnel:
         self.text = b""  # what a refusal says
         self._wire = wire
         self._core = Connection(client=True)
-        self._conduct = Conduct(now=time.monotonic())
+        self._conduct: Conduct | None = None
         self._request = (scheme, authority, path, headers)
         self._stream = 0
         self._is_ended = False  # by the peer
@@ -108,8 +110,9 @@ class PipeTunnel:
             self._send()
         return self.text.decode(errors="replace")
 
-    def carry(self, stdio: Stdio) -> None:
+    def carry(self) -> None:
         """Carry bytes both ways until the peer has ended, and stdout has taken all. Raises Broken, StdioBroken."""
+        stdio = Stdio()
         stdio.ask()
         while True:
             self._receive()
@@ -122,9 +125,11 @@ class PipeTunnel:
                 self._wait(stdio)
             elif not self._wait(stdio, seconds=QUIET if self._core.has_put_off else None):
                 self._handle(self._core.catch_up())
-        self._handle(self._core.catch_up())  # what was put off may show a fault
         if self._broken is not None:
             raise self._broken
+        for event in self._core.catch_up():  # what was put off shows a fault
+            if isinstance(event, events.ConnectionEnded):
+                raise Broken(f"{BROKE}: {event.reason}")
 
     def close(self) -> None:
         """Say goodbye, and close."""
@@ -203,17 +208,24 @@ class PipeTunnel:
     def _handle(self, found: Sequence[events.Event]) -> None:
         for event in found:
             if isinstance(event, events.ConnectionEnded):
-                self._break(f"the connection broke the protocol: {event.reason}")
+                self._break(f"{BROKE}: {event.reason}")
             elif isinstance(event, events.DrainRequested):
                 if self._stream > event.last:
                     self._break("the peer takes no more streams", is_safe=True)
             elif getattr(event, "stream", 0) == self._stream:
                 self._handle_ours(event)
-        if self._core.idle.count:
-            fault = self._conduct.after_idle_frames(self._core.idle.take(), now=time.monotonic())
-            if fault and not self._core.is_ended:
-                self._core.close(code=ENHANCE_YOUR_CALM)
-                self._break(fault)
+        if self._core.idle.count > FEW and not self._core.is_ended:
+            self._judge(self._core.idle.take())
+
+    def _judge(self, idle_frames: int) -> None:
+        now = time.monotonic()
+        if self._conduct is None:
+            from hbone.conduct import Conduct  # late: most peers never come to that
+
+            self._conduct = Conduct(now=now)
+        if fault := self._conduct.after_idle_frames(idle_frames, now=now):
+            self._core.close(code=ENHANCE_YOUR_CALM)
+            self._break(fault)
 
     def _handle_ours(self, event: events.Event) -> None:
         if isinstance(event, events.DataReceived):
