@@ -15,7 +15,7 @@ help:
 	@echo 'make demo    two programs in a mesh, on this machine, in one minute'
 	@echo 'make test    install what is missing, and run every tier of tests that this machine allows'
 	@echo 'make lint    ruff, mypy, import rules'
-	@echo 'make bench   start-up times, as ratios against a peer'
+	@echo 'make bench   start-up, tunnels, the gate and more, each beside a peer'
 	@echo 'make soak    the long forms of the tests'
 	@echo 'make istio   krun beside a version of Istio (VERSION=v0.0.0-…), and the tests of a mesh with it'
 	@echo 'make images  the golden image and the one of hgate, out of this tree (BASE=IMAGE: on that one)'

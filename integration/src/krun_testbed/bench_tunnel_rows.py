@@ -10,7 +10,7 @@ RATE, CPU = "MB/s", "CPU s/GiB"
 def bulk() -> list[Row]:
     rows = []
     for kind, ours, peer, one, many in (
-        ("h2c", "hbone h2c", "envoy h2c", 1.3, 1.3),
+        ("h2c, copied", "hbone h2c copied", "envoy h2c", 1.3, 1.3),
         ("h2c, spliced", "hbone h2c", "envoy h2c", 2.0, 1.9),
         ("TLS", "hbone tls", "envoy tls", 1.0, 1.0),
     ):
@@ -32,13 +32,12 @@ def bulk() -> list[Row]:
         ):
             what = f"bulk {ours.split()[1]} {metric}, MB/s against {name}"
             rows.append(Row(what=what, metric=metric, value=RATE, ours=ours, peer=peer, least=least))
-        for kind, peer, most in (
-            ("h2c", "envoy h2c", 0.7),
-            ("h2c, spliced", "envoy h2c", 0.3),
-            ("tls", "envoy tls", 1.0),
+        for kind, ours, peer, most in (
+            ("h2c, copied", "hbone h2c copied", "envoy h2c", 0.7),
+            ("h2c, spliced", "hbone h2c", "envoy h2c", 0.3),
+            ("TLS", "hbone tls", "envoy tls", 1.0),
         ):
             what = f"bulk {kind} {metric}, CPU for a GiB against Envoy"
-            ours = f"hbone {kind.split(',')[0]}"
             rows.append(Row(what=what, metric=metric, value=CPU, ours=ours, peer=peer, most=most))
     return rows
 

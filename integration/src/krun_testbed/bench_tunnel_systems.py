@@ -14,6 +14,7 @@ from pathlib import Path
 
 from krun_testbed import (
     addresses,
+    bench_tunnel_copied,
     bench_tunnel_envoy,
     bench_tunnel_go,
     bench_tunnel_ssh,
@@ -107,11 +108,12 @@ def envoy_client(place: Place, *, is_tls: bool) -> AbstractContextManager[Runnin
     )
 
 
-def hboned(place: Place, *, is_tls: bool) -> AbstractContextManager[Running]:
+def hboned(place: Place, *, is_tls: bool, is_copied: bool = False) -> AbstractContextManager[Running]:
     argv = ["hboned", "--port", str(SERVER), "--bind", place.address, "--loopback", place.servers.address]
     argv += ["--offer", ",".join(map(str, place.servers.ports))]
     if is_tls:
         argv += ["--tls-cert", str(place.pair[0]), "--tls-key", str(place.pair[1])]
+    argv = bench_tunnel_copied.argv(argv) if is_copied else argv
     return processes.start(argv, env=processes.environment(KRUN_LOG_LEVEL="error"))
 
 
@@ -127,25 +129,22 @@ def hbone_environment(place: Place) -> Mapping[str, str]:
 
 
 @contextlib.contextmanager
-def hbone(place: Place, *, is_tls: bool) -> Iterator[list[Running]]:
+def hbone(place: Place, *, is_tls: bool, is_copied: bool = False) -> Iterator[list[Running]]:
     with ExitStack() as stack:
-        yield [
-            stack.enter_context(
-                processes.start(
-                    ["hbone", "-L", f"{place.address}:{port}", hbone_url(place, target, is_tls=is_tls)],
-                    env=hbone_environment(place),
-                )
-            )
-            for port, target in place.forwards.items()
-        ]
+        running = []
+        for port, target in place.forwards.items():
+            argv = ["hbone", "-L", f"{place.address}:{port}", hbone_url(place, target, is_tls=is_tls)]
+            argv = bench_tunnel_copied.argv(argv) if is_copied else argv
+            running.append(stack.enter_context(processes.start(argv, env=hbone_environment(place))))
+        yield running
 
 
-def ours(name: str, *, is_tls: bool) -> Maker:
+def ours(name: str, *, is_tls: bool, is_copied: bool = False) -> Maker:
     @contextlib.contextmanager
     def make(place: Place) -> Iterator[System]:
-        with hboned(place, is_tls=is_tls) as server:
+        with hboned(place, is_tls=is_tls, is_copied=is_copied) as server:
             processes.wait_for_port(place.address, SERVER)
-            with hbone(place, is_tls=is_tls) as clients:
+            with hbone(place, is_tls=is_tls, is_copied=is_copied) as clients:
                 # hbone is one process for each port that it forwards; one such is what a user has.
                 yield place.system(name, server, *clients, resident=(server, clients[0]))
 
@@ -250,6 +249,7 @@ SYSTEMS: dict[str, Maker] = {
     "ssh": ssh("ssh"),
     "ssh gcm": ssh("ssh gcm", "-c", "aes128-gcm@openssh.com"),
     "hbone h2c": ours("hbone h2c", is_tls=False),
+    "hbone h2c copied": ours("hbone h2c copied", is_tls=False, is_copied=True),
     "hbone tls": ours("hbone tls", is_tls=True),
     "hbone-envoy h2c": hbone_to_envoy("hbone-envoy h2c", is_tls=False),
     "hbone-envoy tls": hbone_to_envoy("hbone-envoy tls", is_tls=True),
