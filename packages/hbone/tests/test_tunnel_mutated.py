@@ -16,7 +16,7 @@ from hbone.tunnel import CANCEL, MAX_STREAMS, Connection
 
 COUNT = 500_000 if os.environ.get("KRUN_SOAK") else 1_500  # for each side
 GROWTH = 4 * 1024 * 1024  # bytes, after the first tenth of them
-LONGEST = 5.0  # seconds for one sequence, which takes a millisecond
+LONGEST = 1.0  # seconds of CPU for one sequence, which takes a millisecond
 
 
 def lives() -> tuple[bytes, bytes]:
@@ -103,7 +103,7 @@ def test_altered_frames_in_any_order_raise_nothing_and_fill_nothing(is_client: b
     for seed in range(COUNT):
         if seed == COUNT // 10:
             warm = resident()
-        began = time.monotonic()
+        began = time.process_time()
         chance = random.Random(seed)
         data = mutated(pieces, chance)
         core = Connection(client=is_client)
@@ -120,7 +120,7 @@ def test_altered_frames_in_any_order_raise_nothing_and_fill_nothing(is_client: b
         assert len(core.data_to_send()) < 64 * len(data) + 1000, seed
         core.close()
         assert not core.open_streams
-        longest = max(longest, time.monotonic() - began)
+        longest = max(longest, time.process_time() - began)
     grown = resident() - warm
     print(
         f"{COUNT} sequences: {grown / 1024:.0f} KiB more than after a tenth, the longest took {longest * 1000:.1f} ms"

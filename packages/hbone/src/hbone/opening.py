@@ -175,7 +175,7 @@ class Opening:
         # Not a byte of payload was sent, so a tunnel may be asked for again when its connection is gone.
         may_repeat = error.is_safe or (session is not None and session.is_over)
         # Refused for a limit that nobody could know: that says nothing of the next time.
-        self._attempts += self._is_informed or not error.is_safe
+        self._attempts += self._is_informed or not error.is_refused
         self._give_up_stream()
         if may_repeat and self._attempts < ATTEMPTS and self._pool is not None:
             self._pool.ask(self)

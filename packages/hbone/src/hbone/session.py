@@ -358,8 +358,9 @@ class Session:
         if not self.core.is_client:
             self._judge(self._conduct.after_reset(now=self._loop.time()))
         if (party := self.streams.get(stream)) is not None:
-            is_safe = code == REFUSED_STREAM
-            party.broke(StreamBroken(f"reset by the peer, error code {code}", is_safe=is_safe))
+            is_refused = code == REFUSED_STREAM
+            reason = f"reset by the peer, error code {code}"
+            party.broke(StreamBroken(reason, is_safe=is_refused, is_refused=is_refused))
 
     def _begin(self, event: events.StreamOpened) -> None:
         number = event.stream

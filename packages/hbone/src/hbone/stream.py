@@ -18,11 +18,13 @@ ENDED_NOW = "ended at once, by a signal"
 
 
 class StreamBroken(Exception):
-    """The stream is over before its end; ``is_safe`` says that the peer has surely done nothing with it."""
+    """The stream is over before its end; ``is_safe`` says that the peer has surely done nothing with it, and
+    ``is_refused`` that it had too many, as who asks may not have known yet how many it takes."""
 
-    def __init__(self, reason: str, *, is_safe: bool = False) -> None:
+    def __init__(self, reason: str, *, is_safe: bool = False, is_refused: bool = False) -> None:
         super().__init__(reason)
         self.is_safe = is_safe
+        self.is_refused = is_refused
 
 
 class StreamStopped(Exception):
@@ -219,7 +221,8 @@ class Stream:
     def check(self) -> None:
         """Raises StreamBroken when the stream is over before its end."""
         if self._broken is not None:
-            raise StreamBroken(str(self._broken), is_safe=self._broken.is_safe)
+            broken = self._broken
+            raise StreamBroken(str(broken), is_safe=broken.is_safe, is_refused=broken.is_refused)
 
     async def _wait(self, event: asyncio.Event) -> None:
         event.clear()
