@@ -38,7 +38,7 @@ def by_click(arguments: list[str], environment: dict[str, str]) -> tuple[URL, Se
     variables = {name: environment.get(name, "") for name in plain.FLAGS.values()}
     with CliRunner(env=variables).isolation():
         values = command.make_context("hbone", list(arguments)).params
-    assert not values.pop("listen"), "a forward is not plain"
+    assert not values.pop("listens"), "a forward is not plain"
     names = ("token_command", "token_file", "ca_file", "connect_to")
     return parse_url(values["url"]), client_settings(**{name: values[name] for name in names})
 

@@ -82,6 +82,16 @@ class Address:
         return hash((self.host, self.port))
 
 
+class Forward:
+    """Where to listen, and which tunnel each connection there gets."""
+
+    __slots__ = ("listen", "url")
+
+    def __init__(self, *, listen: Address, url: URL) -> None:
+        self.listen = listen
+        self.url = url
+
+
 def parse_url(text: str, *, default_path: str = "") -> URL:
     """Read ``https://HOST/_hbone/22``, ``http://HOST:PORT/_hbone/22``, ``HOST:443/_hbone/22``, or ``HOST:22``.
 
@@ -133,6 +143,25 @@ def parse_listen(text: str) -> Address:
     except ValueError as error:
         raise ValueError(f"{text!r}: {host!r} is no IP address of this machine") from error
     return Address(host=host, port=0 if any_port else address.port)
+
+
+def parse_forward(text: str, *, url: URL | None) -> Forward:
+    """Read ``[ADDRESS:]PORT:TUNNEL``, where TUNNEL is what ``parse_url`` reads, or ``[ADDRESS:]PORT`` for ``url``.
+
+    Raises:
+        ValueError: not of that form, or there is no tunnel.
+    """
+    start = text.find("]") + 1 if text.startswith("[") else 0
+    words = text[start:].split(":")
+    # An address before the port is in brackets, or is no number.
+    count = 2 if start or not (words[0].isascii() and words[0].isdecimal()) else 1
+    listen, tunnel = text[:start] + ":".join(words[:count]), ":".join(words[count:])
+    address = parse_listen(listen)
+    if tunnel:
+        return Forward(listen=address, url=parse_url(tunnel))
+    if url is None or len(words) > count:
+        raise ValueError(f"{text!r} names no tunnel: give [ADDRESS:]PORT:TUNNEL, or the tunnel's URL after all flags")
+    return Forward(listen=address, url=url)
 
 
 def _split(text: str) -> tuple[str, str, int, str]:
