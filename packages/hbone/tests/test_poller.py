@@ -145,3 +145,32 @@ def test_asyncio_finds_what_it_has_registered_by_number_and_by_socket() -> None:
         assert found.get(there) is None
         assert loop.remove_reader(here)
         assert found.get(here) is None
+
+
+@pytest.mark.parametrize("kind", LOOPS)
+def test_file_that_is_forgotten_and_closed_leaves_its_number_to_others(kind: str) -> None:
+    async def main() -> None:
+        poller = of_loop()
+        ours, theirs = socket.socketpair()
+        poller.set(ours.fileno(), READ, pytest.fail)
+        theirs.send(b"x")
+        number = ours.fileno()
+        poller.forget(number)
+        ours.close()
+        theirs.close()
+        ready = asyncio.Event()
+        one, other = socket.socketpair()
+        with one, other:
+            assert number in (one.fileno(), other.fileno())  # the lowest free number
+            again, its_peer = (one, other) if one.fileno() == number else (other, one)
+
+            def call(_: int) -> None:
+                poller.drop(number)
+                ready.set()
+
+            poller.set(again.fileno(), READ, call)
+            its_peer.send(b"y")
+            async with asyncio.timeout(30):
+                await ready.wait()
+
+    within(kind, main)

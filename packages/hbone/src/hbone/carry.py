@@ -330,7 +330,9 @@ class Carry:
         for timer in (self._dropping, self._lingering):
             if timer is not None:
                 timer.cancel()
-        self._watch(0)
+        if self._mask:
+            self._mask = 0
+            self._session.poller.forget(self._file)
         self._flow.passer = None
         session = self._session
         session.wait_no_more(self)

@@ -146,7 +146,9 @@ class Link:
         if not self.is_closed:
             self.is_closed = True
             self._backlog.clear()
-            self._set(0)
+            if self._mask:
+                self._mask = 0
+                self.poller.forget(self._file)
             self.socket.close()
             self.closed.set()
             self._lost("")

@@ -31,6 +31,9 @@ class Poller(Protocol):
     def drop(self, file: int) -> None:
         """Call no more; to be told before the file is closed."""
 
+    def forget(self, file: int) -> None:
+        """The same when it is closed right after this, by its only owner: the kernel needs no word then."""
+
 
 def new_loop(*, splices: bool = True) -> asyncio.AbstractEventLoop:
     """A loop of asyncio with the quickest poller that this system has; not ``splices``: it copies all payload."""
@@ -73,6 +76,9 @@ class PortablePoller:
         elif before & WRITE:
             loop.remove_writer(file)
         self._masks[file] = mask
+
+    def forget(self, file: int) -> None:
+        self.drop(file)
 
     def drop(self, file: int) -> None:
         loop, before = self._loop(), self._masks.pop(file, 0)

@@ -47,6 +47,9 @@ class EpollPoller(selectors.BaseSelector):
         if self._calls.pop(file, None) is not None:
             self._epoll.unregister(file)
 
+    def forget(self, file: int) -> None:
+        self._calls.pop(file, None)
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait, serve what is ours, and return what is asyncio's, or when it has something else to do."""
         self.is_due = False

@@ -149,7 +149,7 @@ class Side:
 
     def close(self, *, is_orderly: bool) -> None:
         if self._is_set:
-            self._raw.poller.drop(self._file)
+            self._raw.poller.forget(self._file)
         self._file = -1
         if self._pipe is not None:
             self._raw.pipes.give(self._pipe)
