@@ -221,7 +221,15 @@ def test_goaway_of_the_front_in_the_middle_ends_no_tunnel_and_new_ones_go_elsewh
     )
     flags = ("--ca-file", str(tmp_path / "root.pem"), "--connect-to", f"{host}:{listen[1]}")
     flags += ("--token-file", str(tmp_path / "token"))
-    with front, target(address, echo), forward(address, f"https://{HOST}/_hbone/15003", *flags) as (running, port):
+    tunnel = f"https://{HOST}/_hbone/15003"
+    env = processes.environment()
+    with (
+        front,
+        target(address, echo),
+        processes.start(["hbone", *flags, tunnel], env=env, stdin=subprocess.PIPE) as hbone,
+        forward(address, tunnel, *flags) as (running, port),
+    ):
+        told(hbone, "before")
         with connect(address, port) as first:
             said(first, b"before")
 
@@ -232,7 +240,19 @@ def test_goaway_of_the_front_in_the_middle_ends_no_tunnel_and_new_ones_go_elsewh
 
             processes.wait_until(another_way, what="a new tunnel goes by another connection")
             said(first, b"after")
-        assert running.terminate() == 0
+        told(hbone, "after")
+        assert hbone.process.stdin is not None
+        hbone.process.stdin.close()
+        hbone.process.stdin = None
+        assert (hbone.wait(), running.terminate()) == (0, 0)
+        assert hbone.stderr == ""
+
+
+def told(hbone: processes.Running, word: str) -> None:
+    assert hbone.process.stdin is not None
+    hbone.process.stdin.write(f"{word}\n".encode())
+    hbone.process.stdin.flush()
+    hbone.wait_for(f"^{word}$")
 
 
 def said(client: socket.socket, word: bytes) -> None:

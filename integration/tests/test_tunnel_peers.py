@@ -8,12 +8,15 @@ import re
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from krun_testbed import bench_tunnel_envoy, components, processes, tunnel_peers
 from krun_testbed.certificates import Authority, write
+from krun_testbed.cloudrun import CloudRun, Service
+from krun_testbed.google_tokens import Issuer
 from krun_testbed.tunnels import connect, digest_after_end, forward, lines, pipe, read_all, server, target, tls_flags
 
 pytestmark = pytest.mark.loopback
@@ -115,24 +118,22 @@ def test_envoy_as_client(address: str, authority: Authority, tmp_path: Path, met
         hboned.wait_for(f'"sent": {len(RANDOM)}')
 
 
-def check_both_forms(address: str, url: str, variables: dict[str, str]) -> None:
+def check_both_forms(address: str, *arguments: str) -> None:
     """Both forms of our client, with all that goes and comes compared."""
-    done = pipe(url, data=RANDOM, variables=variables)
+    *flags, tunnel = arguments
+    done = pipe(*flags, tunnel, data=RANDOM)
     assert (done.returncode, done.stderr) == (0, b"")
     assert digest_of(done.stdout) == (DIGEST, DIGEST)
-    flags = ("--ca-file", variables["KRUN_CA_FILE"], "--connect-to", variables["KRUN_CONNECT_TO"]) if variables else ()
-    with forward(address, url, *flags) as (_, port):
+    with forward(address, tunnel, *flags) as (_, port):
         assert ask(address, port) == (DIGEST, DIGEST)
 
 
-def place_of(address: str, scheme: str, port: int, folder: Path) -> tuple[str, dict[str, str]]:
-    """The URL of a tunnel to 15003 behind a server at that port, and where it is reached and trusted."""
+def arguments_for(address: str, scheme: str, port: int, folder: Path) -> tuple[str, ...]:
+    """A tunnel to 15003 behind a server at that port, and where it is reached and trusted."""
     if scheme == "http":
-        return f"http://{address}:{port}/_hbone/15003", {}
-    return f"https://{HOST}/_hbone/15003", {
-        "KRUN_CA_FILE": str(folder / "root.pem"),
-        "KRUN_CONNECT_TO": f"{address}:{port}",
-    }
+        return (f"http://{address}:{port}/_hbone/15003",)
+    flags = ("--ca-file", str(folder / "root.pem"), "--connect-to", f"{address}:{port}")
+    return (*flags, f"https://{HOST}/_hbone/15003")
 
 
 def pair_of(authority: Authority, folder: Path) -> tuple[Path, Path]:
@@ -144,9 +145,8 @@ def pair_of(authority: Authority, folder: Path) -> tuple[Path, Path]:
 def test_envoy_as_server(address: str, authority: Authority, tmp_path: Path, scheme: str) -> None:
     pair = pair_of(authority, tmp_path) if scheme == "https" else None
     config = bench_tunnel_envoy.server(address=address, port=9000, targets=[(address, 15003)], pair=pair)
-    url, variables = place_of(address, scheme, 9000, tmp_path)
     with target(address, digest_after_end), tunnel_peers.envoy(config, folder=tmp_path, address=address, ports=[9000]):
-        check_both_forms(address, url, variables)
+        check_both_forms(address, *arguments_for(address, scheme, 9000, tmp_path))
 
 
 @pytest.mark.parametrize("scheme", TO_HBONED)
@@ -163,9 +163,8 @@ def test_go_as_client(address: str, authority: Authority, tmp_path: Path, scheme
 @pytest.mark.parametrize("scheme", FROM_HBONE)
 def test_go_as_server(address: str, authority: Authority, tmp_path: Path, scheme: str) -> None:
     pair = pair_of(authority, tmp_path) if scheme == "https" else None
-    url, variables = place_of(address, scheme, 9000, tmp_path)
     with target(address, digest_after_end), tunnel_peers.go_server(address, port=9000, pair=pair):
-        check_both_forms(address, url, variables)
+        check_both_forms(address, *arguments_for(address, scheme, 9000, tmp_path))
 
 
 @pytest.mark.parametrize("scheme", FROM_HBONE)
@@ -175,10 +174,22 @@ def test_haproxy_in_front(address: str, authority: Authority, tmp_path: Path, sc
         chain, key = pair_of(authority, tmp_path)
         certificate = tmp_path / "both.pem"
         write(path=certificate, content=chain.read_bytes() + key.read_bytes())
-    url, variables = place_of(address, scheme, 9000, tmp_path)
     with (
         target(address, digest_after_end),
         server(address),
         tunnel_peers.haproxy(address, folder=tmp_path, certificate=certificate),
     ):
-        check_both_forms(address, url, variables)
+        check_both_forms(address, *arguments_for(address, scheme, 9000, tmp_path))
+
+
+def test_cloud_runs_front_in_between(
+    address: str, authority: Authority, issuer: Issuer, cloud_run: Callable[..., CloudRun], tmp_path: Path
+) -> None:
+    write(path=tmp_path / "root.pem", content=authority.root)
+    write(path=tmp_path / "token", content=issuer.id_token(f"https://{HOST}").encode())
+    env = {"KRUN_LOOPBACK": address, "KRUN_BIND": address}
+    service = Service(name="b", host=HOST, command=["hboned"], address=address, env=env, startup_timeout=processes.WAIT)
+    with cloud_run(service) as front, target(address, digest_after_end):
+        host, port = front.listen
+        arguments = arguments_for(host, "https", port, tmp_path)
+        check_both_forms(address, "--token-file", str(tmp_path / "token"), *arguments)
