@@ -26,6 +26,8 @@ class TlsLink(Link):
         self.conduit = None
         self._coming, self._going = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._coming, self._going, server_side=name is None, server_hostname=name)
+        # With a buffer it says how many.
+        self._read_into = cast("Callable[[int, memoryview], int]", self._tls.read)
 
     async def shake_hands(self) -> None:
         """Before all else. Raises OSError, ssl.SSLError among them."""
@@ -71,7 +73,7 @@ class TlsLink(Link):
         except ssl.SSLError:
             self._is_deaf = True
             return True
-        return super().send(self._going.read())
+        return Link.send(self, self._going.read())
 
     def close(self) -> None:
         if not (self.is_closed or self._is_closing or self._is_deaf):
@@ -105,14 +107,14 @@ class TlsLink(Link):
 
     def _decrypt(self) -> None:
         plain = self.poller.buffers.plain
-        read = cast("Callable[[int, memoryview], int]", self._tls.read)  # with a buffer it says how many
+        read = self._read_into
         reason: str | None = None
         is_more = True
         while is_more and not (self.is_closed or self._is_closing) and self._is_started:
             count = 0
             try:
                 while count < FULL:
-                    got = read(RECORD, plain[count:])
+                    got = read(RECORD, plain[count:] if count else plain)
                     if not got:  # its orderly end
                         reason, is_more = "", False
                         break
