@@ -14,6 +14,7 @@ missing=
 command -v ssh >/dev/null && command -v ssh-keygen >/dev/null || missing="$missing openssh-client"
 command -v unshare >/dev/null || missing="$missing util-linux"
 command -v curl >/dev/null || missing="$missing curl"
+command -v git >/dev/null || missing="$missing git"
 # Programs for root stand where a user's PATH does not lead.
 PATH=$PATH:/usr/sbin:/sbin
 command -v iptables-legacy-restore >/dev/null && command -v iptables-nft-restore >/dev/null || missing="$missing iptables"
