@@ -27,7 +27,10 @@ def refusal(url: URL, *, status: int, text: str, token: str | None) -> errors.Fa
     if status in (401, 403):
         return errors.Denied(message, hint=_about_token(url, token))
     if status == 404:
-        hint = "the port must be offered there (KRUN_OFFER, PORT_name), and the URL be the service's own"
+        hint = (
+            "the port must be offered there (KRUN_OFFER, PORT_name); "
+            "a front says 404, too, for a wrong name, and where a service's ingress leaves this network out"
+        )
         return errors.Misconfigured(message, hint=hint)
     if status in (405, 411, 464):
         return errors.Misconfigured(message, hint="the server is no hboned, or its front does not pass HTTP/2 on")
