@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from krun_testbed import components, processes, tables
+from krun_testbed.certificates import Authority
+from krun_testbed.tunnels import connect, digest_after_end, read_all, target, tls_flags
 
 pytestmark = [pytest.mark.loopback, pytest.mark.timeout(300)]
 
@@ -100,3 +103,31 @@ def test_the_launcher_from_a_wheel_runs_an_application(ours: Path, third_party: 
         [str(venv / "bin" / "krun"), "sh", "-c", "echo ran; exit 7"], env={**env, "PATH": "/usr/bin:/bin"}
     )
     assert (done.returncode, done.stdout) == (7, "ran\n"), done.stderr
+
+
+@pytest.mark.parametrize("is_tls", [False, True], ids=["h2c", "tls"])
+def test_the_tunnel_from_a_wheel_works_with_its_dependencies_alone(
+    address: str, authority: Authority, ours: Path, third_party: Path, tmp_path: Path, *, is_tls: bool
+) -> None:
+    venv = install(tmp_path / "venv", "krun-hbone", wheelhouse=(ours, third_party))
+    hbone, hboned = (str(venv / "bin" / name) for name in ("hbone", "hboned"))
+    secure = tls_flags(authority, tmp_path, address) if is_tls else ()
+    trust = ("--ca-file", str(tmp_path / "root.pem")) if is_tls else ()
+    url = f"{'https' if is_tls else 'http'}://{address}:15009/_hbone/15003"
+    env = {"PATH": "/usr/bin:/bin", "KRUN_LOOPBACK": address, "KRUN_LOG_FORMAT": "json"}
+    expected = hashlib.sha256(b"hello").hexdigest() + "hello"
+    with (
+        target(address, digest_after_end),
+        processes.start([hboned, "--port", "15009", *secure], env=env) as server,
+    ):
+        server.wait_for('"ready"')
+        done = processes.run([hbone, *trust, url], stdin="hello", env=env)
+        assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
+        with processes.start([hbone, "-L", f"{address}:0", *trust, url], env=env) as forward:
+            port = int(forward.wait_for(r'"ready".*"address": "[^"]*:(\d+)"')[1])
+            with connect(address, port) as client:
+                client.sendall(b"hello")
+                client.shutdown(socket.SHUT_WR)
+                assert read_all(client).decode() == expected
+            assert forward.terminate() == 0
+        assert server.terminate() == 0
