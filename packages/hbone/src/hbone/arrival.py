@@ -28,6 +28,7 @@ from hbone.streams import (
     FLOW_CONTROL_ERROR,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
+    SMALL,
     STREAM_CLOSED,
     UNLIMITED,
     Streams,
@@ -118,6 +119,8 @@ class Arrival:
         if length > max(0, flow.allowed):  # below 0 while the peer did not know yet; nothing is always allowed
             raise FrameError("more payload than the stream's window", code=FLOW_CONTROL_ERROR)
         flow.allowed -= length
+        if length < SMALL:
+            self._streams.got_small(flow)
         if self._streams.is_client and not flow.is_answered:
             self._report(self._broken(stream, PROTOCOL_ERROR))
             return None
@@ -143,6 +146,8 @@ class Arrival:
         flow.allowed -= length
         streams.allowed -= length
         streams.owed += length
+        if length < SMALL:
+            streams.got_small(flow)
         return flow
 
     def take_whole(self, stream: int, payload: memoryview) -> bool:

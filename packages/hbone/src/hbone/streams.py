@@ -25,6 +25,10 @@ STREAM_WINDOW = 256 * 1024
 # And while its target takes all at once, up to this; for all streams of a connection together, so much more.
 WIDE_WINDOW = 4 * 1024 * 1024
 WIDE_WINDOWS = 16 * 1024 * 1024
+# But only up to this while others get little pieces: what is under way is what those wait behind. They were seen not
+# longer ago than so many pieces of the stream's.
+SHARED_WINDOW = 512 * 1024
+SMALL, REMEMBERED = 4 * 1024, 64
 # Credit for the connection is given back on arrival, so that a stalled tunnel never holds up the others.
 CONNECTION_WINDOW = 16 * 1024 * 1024
 DEFAULT_WINDOW = 65535  # RFC 9113 §6.9.2
@@ -53,6 +57,8 @@ class Streams:
         self.allowed = CONNECTION_WINDOW  # bytes that the peer may send on all streams together
         self.owed = 0  # bytes of it that were used, and not yet given back
         self.wide_left = WIDE_WINDOWS
+        self.small_flow: Flow | None = None  # who has got little last
+        self.small_turns = 0  # while it is not 0, that was not long ago
         self.max_streams = max_streams
         self.next = 1  # the number of the next stream that a client opens
         self.highest = 0  # of those that were opened
@@ -92,18 +98,29 @@ class Streams:
         if flow.is_over or flow.is_ended_by_peer:
             return
         flow.owed += count
-        if not is_quick and flow.width > self.stream_window:
-            cut = min(flow.owed, flow.width - self.stream_window)
+        most = self._width_for(flow) if is_quick else self.stream_window
+        if flow.width > most:
+            cut = min(flow.owed, flow.width - most)
             flow.owed -= cut
             flow.width -= cut
             self.wide_left += cut
         if flow.owed >= flow.width // 4:
-            if is_quick and flow.width < WIDE_WINDOW:
-                more = min(flow.width, WIDE_WINDOW - flow.width, self.wide_left)
+            if flow.width < most:
+                more = min(flow.width, most - flow.width, self.wide_left)
                 flow.width += more
                 flow.owed += more
                 self.wide_left -= more
             self.give_back(flow)
+
+    def _width_for(self, flow: Flow) -> int:
+        if self.small_turns <= 0 or self.small_flow is flow:
+            return WIDE_WINDOW
+        self.small_turns -= 1
+        return max(SHARED_WINDOW, self.stream_window)
+
+    def got_small(self, flow: Flow) -> None:
+        """The peer has sent little: it must not wait behind much of the others'."""
+        self.small_flow, self.small_turns = flow, REMEMBERED
 
     def give_back(self, flow: Flow) -> None:
         self.out += frames.window_update(stream=flow.number, count=flow.owed)
