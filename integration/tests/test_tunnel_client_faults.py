@@ -44,7 +44,7 @@ pytestmark = pytest.mark.loopback
 
 SOAK = bool(os.environ.get("KRUN_SOAK"))
 ATTEMPTS = 3
-MALFORMED = "status (0|502)|without an answer|broke the protocol"
+MALFORMED = "status 0|answer is malformed|without an answer|broke the protocol"
 PROTOCOL, FLOW_CONTROL, FRAME_SIZE, COMPRESSION, CALM = 1, 3, 6, 9, 11
 
 

@@ -9,7 +9,7 @@ import time
 
 from hbone import events, readiness
 from hbone.stdio import Stdio
-from hbone.tunnel import CANCEL, CONNECT_ERROR, ENHANCE_YOUR_CALM, REFUSED_STREAM, Connection
+from hbone.tunnel import CANCEL, CONNECT_ERROR, ENHANCE_YOUR_CALM, PROTOCOL_ERROR, REFUSED_STREAM, Connection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ QUIET = 0.05
 FEW = 100  # frames that carry nothing, which need no judge
 BROKE = "the connection broke the protocol"
 OK = 200
-BAD_STATUS = 502  # as a front would call an answer whose status is none
 
 
 class Broken(Exception):
@@ -236,7 +235,10 @@ class PipeTunnel:
                 self.text += event.data[:MAX_TEXT]
                 self._core.acknowledge(self._stream, sum(map(len, event.pieces)))
         elif isinstance(event, events.ResponseReceived):
-            self.status = event.status or BAD_STATUS
+            self.status = event.status
+            if not event.status:
+                self._core.reset(self._stream, PROTOCOL_ERROR)
+                self._break("the server's answer is malformed")
         elif isinstance(event, events.StreamEnded):
             self._is_ended = True
         elif isinstance(event, events.StreamReset):
