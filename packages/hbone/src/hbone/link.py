@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
+from time import thread_time
 
 from hbone import sockets
 from hbone.backlog import Backlog, Piece
 from hbone.buffers import INCOMING
 from hbone.conduit import Conduit
+from hbone.pace import LEAST, Pace
 from hbone.poller import READ, WRITE, Poller
 
 
@@ -33,6 +35,7 @@ class Link:
         self.conduit = poller.buffers.conduit  # for payload that is not read; None: all is
         self.passage: Callable[[], object] | None = None  # called instead of reading
         self.next = INCOMING  # bytes of the next read, at most
+        self.pace = Pace()
         self._received: Callable[[memoryview], object] = _nothing
         self._drained: Callable[[], object] = _nothing
         self._lost: Callable[[str], object] = _nothing
@@ -170,13 +173,17 @@ class Link:
             return
         incoming = self.poller.buffers.incoming
         try:
-            count = self.socket.recv_into(incoming, self.next)
+            count = self.socket.recv_into(incoming, min(self.next, self.pace.most))
         except BlockingIOError:
             return
         except OSError as error:
             self.end(f"the connection was lost: {error}")
             return
-        if count:
+        if count > LEAST:
+            began = thread_time()
+            self._received(incoming[:count])
+            self.pace.took(thread_time() - began)
+        elif count:
             self._received(incoming[:count])
         else:
             self.end("")

@@ -7,10 +7,12 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
+from time import thread_time
 from typing import cast
 
 from hbone.backlog import Piece
 from hbone.link import Link
+from hbone.pace import LEAST
 from hbone.poller import Poller
 
 READ = 64 * 1024  # bytes of a handshake
@@ -93,7 +95,7 @@ class TlsLink(Link):
     def _read(self) -> None:
         incoming = self.poller.buffers.incoming
         try:
-            count = self.socket.recv_into(incoming)
+            count = self.socket.recv_into(incoming, self.pace.most)
         except BlockingIOError:
             return
         except OSError as error:
@@ -101,7 +103,10 @@ class TlsLink(Link):
             return
         if count:
             self._coming.write(incoming[:count])
+            began = thread_time()
             self._decrypt()
+            if count > LEAST:
+                self.pace.took(thread_time() - began)
         else:
             self.end("")
 
