@@ -20,7 +20,7 @@ def token(**claims: object) -> str:
     return f"canary-head.{middle}.canary-signature"
 
 
-TOKEN = token(aud="https://b.example", email="a@b.example", exp=time.time() + 60)
+TOKEN = token(aud="https://b.example", email="a@b.example", exp=time.time() + 86400)
 
 
 @pytest.mark.parametrize(
