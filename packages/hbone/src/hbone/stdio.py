@@ -75,9 +75,10 @@ class _Worker:
         self._turn.release()
 
     def take(self) -> bytes | None:
-        outcome, self._outcome = self._outcome, None
+        outcome = self._outcome
         if outcome is None:
             return None
+        self._outcome = None  # only now: until it is there, the thread may set it at any moment, and not after that
         self.is_busy = False
         if isinstance(outcome, OSError):
             raise outcome
