@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +46,11 @@ class Place:
         """The client's end's ports, and the servers that they lead to."""
         return dict(zip((ECHO, SINK, SOURCE), self.servers.ports, strict=True))
 
-    def system(self, name: str, *running: Running, resident: Sequence[Running] = ()) -> System:
+    def system(self, name: str, *running: Running) -> System:
         for port in self.forwards:
             processes.wait_for_port(self.address, port)
         echo, sink, source = (f"{self.address}:{port}" for port in self.forwards)
-        return System(name=name, echo=echo, sink=sink, source=source, running=running, resident=resident)
+        return System(name=name, echo=echo, sink=sink, source=source, running=running)
 
 
 Maker = Callable[[Place], AbstractContextManager[System]]
@@ -128,15 +128,13 @@ def hbone_environment(place: Place) -> Mapping[str, str]:
     )
 
 
-@contextlib.contextmanager
-def hbone(place: Place, *, is_tls: bool, is_copied: bool = False) -> Iterator[list[Running]]:
-    with ExitStack() as stack:
-        running = []
-        for port, target in place.forwards.items():
-            argv = ["hbone", "-L", f"{place.address}:{port}", hbone_url(place, target, is_tls=is_tls)]
-            argv = bench_tunnel_copied.argv(argv) if is_copied else argv
-            running.append(stack.enter_context(processes.start(argv, env=hbone_environment(place))))
-        yield running
+def hbone(place: Place, *, is_tls: bool, is_copied: bool = False) -> AbstractContextManager[Running]:
+    """One process, and one connection for all its ports."""
+    argv = ["hbone"]
+    for port, target in place.forwards.items():
+        argv += ["-L", f"{place.address}:{port}:{hbone_url(place, target, is_tls=is_tls)}"]
+    argv = bench_tunnel_copied.argv(argv) if is_copied else argv
+    return processes.start(argv, env=hbone_environment(place))
 
 
 def ours(name: str, *, is_tls: bool, is_copied: bool = False) -> Maker:
@@ -144,9 +142,8 @@ def ours(name: str, *, is_tls: bool, is_copied: bool = False) -> Maker:
     def make(place: Place) -> Iterator[System]:
         with hboned(place, is_tls=is_tls, is_copied=is_copied) as server:
             processes.wait_for_port(place.address, SERVER)
-            with hbone(place, is_tls=is_tls, is_copied=is_copied) as clients:
-                # hbone is one process for each port that it forwards; one such is what a user has.
-                yield place.system(name, server, *clients, resident=(server, clients[0]))
+            with hbone(place, is_tls=is_tls, is_copied=is_copied) as client:
+                yield place.system(name, server, client)
 
     return make
 
@@ -167,9 +164,8 @@ def hbone_to_envoy(name: str, *, is_tls: bool) -> Maker:
     def make(place: Place) -> Iterator[System]:
         with envoy_server(place, is_tls=is_tls) as server:
             processes.wait_for_port(place.address, SERVER)
-            with hbone(place, is_tls=is_tls) as clients:
-                # hbone is one process for each port that it forwards; one such is what a user has.
-                yield place.system(name, server, *clients, resident=(server, clients[0]))
+            with hbone(place, is_tls=is_tls) as client:
+                yield place.system(name, server, client)
 
     return make
 

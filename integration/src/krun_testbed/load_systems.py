@@ -38,7 +38,6 @@ class System:
     sink: str
     source: str
     running: Sequence[Running] = ()
-    resident: Sequence[Running] = ()  # whose memory counts, when it is not that of all
     hellos: dict[str, Path] = field(default_factory=dict)  # what a connection says first, by server
 
     def more(self, server: str) -> tuple[str, ...]:
@@ -111,7 +110,7 @@ def cpu(system: System) -> float:
 def memory(system: System) -> int:
     """KiB that its processes hold, what is shared with others divided by their number."""
     total = 0
-    for pid in _with_below(system.resident or system.running):
+    for pid in _with_below(system.running):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 total += int(line.split()[1])

@@ -315,3 +315,33 @@ def test_frame_longer_than_we_allow_is_a_frame_size_error() -> None:
     (ended,) = pair.server.receive((frames.MAX_LENGTH + 1).to_bytes(3, "big") + bytes(6))
     assert isinstance(ended, ConnectionEnded)
     assert control.read_goaway(pair.server.data_to_send())[1] == 0x6
+
+
+def test_window_of_a_stream_that_takes_much_is_narrow_while_another_gets_little_and_wide_again_after_it() -> None:
+    pair = Pair()
+    much, little = (pair.client.open(scheme="http", authority="b", path="/_hbone/22") for _ in range(2))
+    pair.carry()
+    bulk = pair.server.open_streams[much]
+
+    def take(count: int) -> None:
+        """So much comes, and is handed on at once."""
+        for _ in range(count):
+            size = min(bulk.allowed, 64 * 1024)
+            pair.server.receive(frames.header(length=size, kind=frames.DATA, flags=0, stream=much) + bytes(size))
+            pair.server.took(bulk, size, is_quick=True)
+
+    take(400)
+    assert bulk.width == tunnel.WIDE_WINDOW
+    small = frames.header(length=1, kind=frames.DATA, flags=0, stream=little) + b"x"
+    for _ in range(40):
+        pair.server.receive(small)
+        take(4)
+    assert bulk.width == tunnel.STREAM_WINDOW
+    assert bulk.allowed <= bulk.width
+    take(400)
+    assert bulk.width == tunnel.WIDE_WINDOW
+    # It alone may send in pieces of any size.
+    pair.server.receive(frames.header(length=1, kind=frames.DATA, flags=0, stream=much) + b"x")
+    pair.server.took(bulk, 1, is_quick=True)
+    take(40)
+    assert bulk.width == tunnel.WIDE_WINDOW

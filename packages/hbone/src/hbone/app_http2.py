@@ -131,7 +131,7 @@ class Http2Pool:
                 session = None if is_fresh else next((one for one in self._sessions if one.has_room), None)
                 if session is None:
                     session = await self._connect()
-                await session.room()  # heads wait, too, for an application that reads slowly
+                await session.turns.room()  # heads wait, too, for an application that reads slowly
         if timer := self._timers.pop(session, None):
             timer.cancel()
         return Http2Outbound(pool=self, session=session, request=request)

@@ -16,6 +16,7 @@ from hbone.backlog import Backlog, Piece
 from hbone.conduit import LEAST, Conduit, Unable
 from hbone.events import Fields
 from hbone.flow import Flow
+from hbone.linger import Linger
 from hbone.poller import READ, WRITE
 from hbone.session import Session
 from hbone.stream import ENDED_NOW, StreamBroken
@@ -23,8 +24,6 @@ from hbone.tunnel import CANCEL, CONNECT_ERROR, NO_ERROR
 
 ENDED = "ended"
 LOCAL_GONE = "local end is gone"
-# How long the peer must be quiet after our last byte before we end the stream; see ``_linger``.
-QUIET = 0.25
 MAX_PIECES = 256  # of one system call
 
 
@@ -32,8 +31,8 @@ class Carry:
     """One tunnel while it runs: a party of the session, and a sender. ``reason`` says at the end how it ended."""
 
     __slots__ = (
-        "_closed", "_dropping", "_fail_at", "_file", "_first", "_flow", "_is_bulk", "_is_local_ended", "_is_over",
-        "_is_peer_ended", "_is_stopped", "_lingering", "_local", "_mask", "_patience", "_quiet_at", "_rest",
+        "_closed", "_dropping", "_file", "_first", "_flow", "_is_bulk", "_is_local_ended", "_is_over",
+        "_is_peer_ended", "_is_stopped", "_lingering", "_local", "_mask", "_patience", "_rest",
         "_session", "from_local", "reason", "to_local",
     )  # fmt: skip
 
@@ -69,9 +68,7 @@ class Carry:
         self._is_stopped = False  # the peer has sent all, and takes nothing more
         self._is_over = False
         self._dropping: asyncio.TimerHandle | None = None  # since the local end takes nothing more
-        self._lingering: asyncio.TimerHandle | None = None  # since it has said all
-        self._fail_at = 0.0
-        self._quiet_at = 0
+        self._lingering: Linger | None = None  # since it has said all
 
     @property
     def is_orderly(self) -> bool:
@@ -141,31 +138,10 @@ class Carry:
         self._is_local_ended = True
         self._watch(self._mask & ~READ)
         if self._patience and not self._is_peer_ended:
-            self._linger()
+            self._lingering = Linger(arrived=self._arrived, over=self._end_ours, patience=self._patience)
         else:
             self._end_ours()
 
-    def _linger(self) -> None:
-        """Hold back the end of a response while the request still arrives.
-
-        The front of a serverless platform takes a response that ends before its request for an abort, and what it
-        still holds is lost in both directions: with a quiet client too, the front needs the time to hand on the
-        answer. But a client may wait for our end before it ends: so no longer than it is busy.
-        """
-        loop = asyncio.get_running_loop()
-        self._fail_at = loop.time() + self._patience
-        self._quiet_at = self._arrived
-        self._lingering = loop.call_later(QUIET, self._is_quiet)
-
-    def _is_quiet(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._quiet_at == self._arrived or loop.time() >= self._fail_at:
-            self._end_ours()
-        else:
-            self._quiet_at = self._arrived
-            self._lingering = loop.call_later(QUIET, self._is_quiet)
-
-    @property
     def _arrived(self) -> int:
         return self.to_local + (len(self._rest) if self._rest is not None else 0)
 

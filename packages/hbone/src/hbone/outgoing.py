@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 
-from hbone.conduit import LEAST, Unable
+from hbone import frames
+from hbone.conduit import LEAST, Conduit, Unable
 from hbone.flow import Flow
 from hbone.party import Sender
 from hbone.session import Session
@@ -13,7 +14,7 @@ from hbone.session import Session
 FULL_TURN = 896 * 1024
 # While others of the connection send little, and so may wait for an answer: they were seen not longer ago than so many
 # turns of those that send much.
-SHARED_TURN = 64 * 1024
+SHARED_TURN = 32 * 1024
 SMALL, REMEMBERED = 4 * 1024, 64
 
 
@@ -39,11 +40,22 @@ def send(
         else:
             if count < SMALL:
                 session.small_turns = REMEMBERED
-            return count, not count or session.send_conduit(flow, conduit, count)
+            return count, not count or _spliced(session, flow, conduit, count)
     count, in_slots = buffers.read(local, room=room, frame=core.frame_size)
     if not count:
         return 0, True
     if count < SMALL:
         session.small_turns = REMEMBERED
     core.charge(flow, count)
-    return count, session.send_framed(buffers.framed(count, stream=flow.number, in_slots=in_slots))
+    framed = buffers.framed(count, stream=flow.number, in_slots=in_slots)
+    if not core.out:
+        return count, session.link.send(framed)
+    return count, session.link.send(core.data_to_send(), framed)
+
+
+def _spliced(session: Session, flow: Flow, conduit: Conduit, count: int) -> bool:
+    """A frame of what is in the conduit."""
+    core = session.core
+    core.charge(flow, count)
+    head = core.data_to_send() + frames.header(length=count, kind=frames.DATA, flags=0, stream=flow.number)
+    return session.link.send_conduit(head, conduit, count)

@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 import hpack  # noqa: F401 - not in the middle of a connection, where the core asks for it
 
-from hbone import events, frames
+from hbone import events
 from hbone.conduct import Conduct
-from hbone.conduit import Conduit
 from hbone.delivery import when_delivered
 from hbone.flow import Flow
 from hbone.frames import HEADER_LENGTH
@@ -18,8 +17,8 @@ from hbone.party import Party, Sender
 from hbone.passage import Passage
 from hbone.stream import ENDED_NOW, Stream, StreamBroken
 from hbone.tunnel import CANCEL, ENHANCE_YOUR_CALM, MAX_STREAMS, NO_ERROR, REFUSED_STREAM, Connection
+from hbone.turns import TURN, Turns
 
-TURN = 64 * 1024  # bytes that one stream may send before the others have their turn
 # Answers to PING and SETTINGS that a peer leaves unread; data is bounded elsewhere, so more means ill will.
 MAX_BACKLOG = 1024 * 1024
 GOODBYE = 1.0  # seconds for the last bytes to leave a connection that is closed
@@ -59,9 +58,8 @@ class Session:
         self._first, self._hello, self._last_bytes, self._max_backlog = first, hello, last_bytes, max_backlog
         self._opened: Callable[[events.StreamOpened], Party] | None = None
         self._limit_changed: Callable[[], object] | None = None
-        self._turn = asyncio.Lock()  # one sender at a time: first come, first served, and one chunk of memory
         self._waiting: dict[Sender, None] = {}  # in order, for the socket to have room
-        self._has_room = asyncio.Event()
+        self.turns = Turns(link=link, core=core, flush=self.flush)
         self._reason = "the connection was closed"
         self._deadline: asyncio.TimerHandle | None = None
         self._is_greeted = self._is_flush_due = self._is_retired = False
@@ -121,7 +119,7 @@ class Session:
             self.is_over = True
             for party in list(self.streams.values()):
                 party.broke(StreamBroken(self._reason))
-            self._has_room.set()
+            self.turns.close()
 
     def _received(self, data: memoryview) -> None:
         if self.is_over:
@@ -159,7 +157,7 @@ class Session:
     def _drained(self) -> None:
         """The socket has room again: for what was held back first, then for who waits, each in turn."""
         self.flush()
-        self._has_room.set()
+        self.turns.open()
         for sender in list(self._waiting):
             if self.link.backlog:
                 break
@@ -222,48 +220,12 @@ class Session:
         self._is_flush_due = False
         self.flush()
 
-    def send_framed(self, frames: memoryview) -> bool:
-        """Send frames of payload that are made and charged for, behind what the core has to say; whether there is
-        room for more."""
-        if not self.core.out:
-            return self.link.send(frames)
-        return self.link.send(self.core.data_to_send(), frames)
-
-    def send_conduit(self, flow: Flow, conduit: Conduit, count: int) -> bool:
-        """The same for a frame whose payload is in the conduit, and not charged for."""
-        self.core.charge(flow, count)
-        head = self.core.data_to_send() + frames.header(length=count, kind=frames.DATA, flags=0, stream=flow.number)
-        return self.link.send_conduit(head, conduit, count)
-
     def wait(self, sender: Sender) -> None:
         """Give ``sender`` its turn when the socket has room."""
         self._waiting[sender] = None
 
     def wait_no_more(self, sender: Sender) -> None:
         self._waiting.pop(sender, None)
-
-    async def room(self) -> None:
-        """Wait until the socket has room, in turn with those who send; what is to be flushed soon counts."""
-        async with self._turn:
-            if self.core.unsent > TURN:
-                self.flush()
-            await self._room()
-
-    async def _room(self) -> None:
-        while self.link.backlog and not self.is_over:
-            self._has_room.clear()
-            await self._has_room.wait()
-
-    async def send(self, stream: Stream, data: memoryview) -> int:
-        """Send a turn's worth of the data, when the socket has room; return how much that was."""
-        async with self._turn:
-            await self._room()
-            count = min(self.core.window(stream.number), len(data), TURN)
-            self.core.send(stream.number, data[:count])
-            self.flush()
-        # A fast peer and a full local end would have the loop to themselves else: neither of them ever waits.
-        await asyncio.sleep(0)
-        return count
 
     def forget(self, number: int) -> None:
         """The stream's owner is done with it."""

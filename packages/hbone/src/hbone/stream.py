@@ -100,7 +100,7 @@ class Stream:
 
     async def turn(self) -> None:
         """Wait until the socket has room: answers to a peer that pauses are held back, as its payload is."""
-        await self._session.room()
+        await self._session.turns.room()
 
     async def send(self, data: bytes) -> None:
         """Send all of it, as the peer's window and the socket allow. Raises StreamBroken, StreamStopped."""
@@ -112,7 +112,7 @@ class Stream:
             if not self._session.core.window(self.number):
                 await self._wait(self._writable)
                 continue
-            sent = await self._session.send(self, rest)
+            sent = await self._session.turns.send(self.number, rest)
             rest = rest[sent:]
 
     def offer(self, data: bytes) -> int:

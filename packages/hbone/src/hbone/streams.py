@@ -27,8 +27,8 @@ WIDE_WINDOW = 4 * 1024 * 1024
 WIDE_WINDOWS = 16 * 1024 * 1024
 # But only up to this while others get little pieces: what is under way is what those wait behind. They were seen not
 # longer ago than so many pieces of the stream's.
-SHARED_WINDOW = 512 * 1024
-SMALL, REMEMBERED = 4 * 1024, 64
+SHARED_WINDOW = 256 * 1024
+SMALL, REMEMBERED = 4 * 1024, 16
 # Credit for the connection is given back on arrival, so that a stalled tunnel never holds up the others.
 CONNECTION_WINDOW = 16 * 1024 * 1024
 DEFAULT_WINDOW = 65535  # RFC 9113 §6.9.2
