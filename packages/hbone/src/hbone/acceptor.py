@@ -73,4 +73,4 @@ async def _serve(connected: socket.socket, *, peer: str, serve: Serve) -> None:
         log.error("a bug ended a connection", extra={"fields": {"peer": peer, "reason": repr(error)}})
     finally:
         # Whoever served it in order has closed it already.
-        sockets.Socket(connected).close(is_orderly=False)
+        sockets.close(connected, is_orderly=False)

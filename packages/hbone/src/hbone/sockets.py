@@ -10,31 +10,8 @@ import struct
 
 from hbone import errors
 
-READ = 64 * 1024
 BACKLOG = 1024
 KEEPALIVE = 60  # seconds of silence after which the kernel asks whether the other host is still there
-
-
-class Socket:
-    """A connected socket as the local end of a relay."""
-
-    def __init__(self, connected: socket.socket) -> None:
-        self._socket = connected
-        tune(connected)
-
-    async def read(self) -> bytes:
-        return await asyncio.get_running_loop().sock_recv(self._socket, READ)
-
-    async def write(self, data: bytes) -> None:
-        await asyncio.get_running_loop().sock_sendall(self._socket, data)
-
-    def write_eof(self) -> None:
-        with contextlib.suppress(OSError):  # it is gone already: then it needs no word from us
-            self._socket.shutdown(socket.SHUT_WR)
-
-    def close(self, *, is_orderly: bool = True) -> None:
-        """Close; not orderly means a reset, so that the other side takes half an answer for a whole one nowhere."""
-        close(self._socket, is_orderly=is_orderly)
 
 
 def close(connected: socket.socket, *, is_orderly: bool) -> None:
