@@ -23,6 +23,7 @@ from krun_testbed.kubernetes_door import Door, Fault
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(180)]
 
 URL = "https://web-123456789.us-central1.run.app"
+SHOP = "https://shop-123456789.us-central1.run.app"
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_tokens_of_accepted_routes_come_from_the_metadata_server_and_of_another_
         variables: dict[str, Any] = {**google.environment, "GCE_METADATA_HOST": metadata.address, "NO_GCE_CHECK": ""}
         gate = stack.enter_context(hgate.replica("--connect-to", f"{address}:1", **variables))
         hgate.declare("web", namespace=namespace, url=URL)
-        hgate.declare("shop", namespace=plain, url="https://shop-123456789.us-central1.run.app")
+        hgate.declare("shop", namespace=plain, url=SHOP)
         hgate.declare("evil", namespace=plain, url="https://evil-999999999.us-central1.run.app")
         processes.wait_until(lambda: gate.metric("hgate_routes") == {"": 2.0}, what="there are routes")
         asked = len(google.servers["iamcredentials"].requests)
@@ -148,13 +149,66 @@ def test_tokens_of_accepted_routes_come_from_the_metadata_server_and_of_another_
         ages = gate.metric("hgate_token_expiry_timestamp_seconds")
         assert set(ages) == {
             f'{{audience="{URL}",account="{other}"}}',
-            '{audience="https://shop-123456789.us-central1.run.app",account=""}',
+            f'{{audience="{SHOP}",account=""}}',
         }
         # Whose declaration was refused has no route: nobody was asked for a token of it.
         (request,) = google.servers["iamcredentials"].requests
         assert json.loads(request.body) == {"audience": URL, "includeEmail": True}
         assert not any("evil" in path for path in metadata.requests)
         assert "eyJ" not in gate.running.said()
+
+
+def test_without_a_metadata_server_tokens_are_made_with_the_key_of_an_account(
+    hgate: Installed, namespace: str, google: GoogleApi, address: str, tmp_path: Path
+) -> None:
+    gate_account, other = (f"{name}@demo-project.iam.gserviceaccount.com" for name in ("hgate-key", "demo-caller"))
+    google.accounts.actors[other] = {gate_account}
+    uri = google.environment["CLOUDSDK_AUTH_TOKEN_HOST"]
+    key = google.oauth2.service_account(gate_account, project="demo-project", token_uri=uri)
+    path = tmp_path / "key.json"
+    path.write_text(json.dumps(key), encoding="utf-8")
+    hgate.balanced(internal="10.1.2.3")
+    policy = f"namespaces: {{'*': {{projects: [own]}}, {namespace}: {{projects: [own], account: {other}}}}}"
+    hgate.kubernetes.config_map("hgate-policy", {"policy.yaml": policy}, namespace=SYSTEM)
+    plain = hgate.kubernetes.namespace()
+    before = len(google.requests)
+    variables: dict[str, Any] = {**google.environment, "GOOGLE_APPLICATION_CREDENTIALS": str(path)}
+    with hgate.replica("--connect-to", f"{address}:1", **variables) as gate:
+        hgate.declare("web", namespace=namespace, url=URL)
+        hgate.declare("shop", namespace=plain, url=SHOP)
+        processes.wait_until(lambda: gate.metric("hgate_routes") == {"": 2.0}, what="there are routes")
+        for name in (f"web.{namespace}", f"shop.{plain}"):
+            say_hello(gate.address, gate.port, f"outbound_.8080_._.{name}.svc.cluster.local")
+        processes.wait_until(lambda: gate.metric("hgate_tokens_total")['{result="success"}'] == 2, what="two tokens")
+        assert set(gate.metric("hgate_token_expiry_timestamp_seconds")) == {
+            f'{{audience="{URL}",account="{other}"}}',
+            f'{{audience="{SHOP}",account=""}}',
+        }
+        assert {request.api for request in google.requests[before:]} == {"oauth2", "iamcredentials"}
+        assert "eyJ" not in gate.running.said()
+        assert "PRIVATE KEY" not in gate.running.said()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "No such file"),
+        ("no json", "is no JSON"),
+        ('{"type": "authorized_user", "refresh_token": "canary"}', "holds no key of a service account"),
+        ('{"type": "service_account", "private_key": "canary"}', "is missing"),
+    ],
+)
+def test_a_file_that_is_no_key_is_said_at_the_start(
+    hgate: Installed, tmp_path: Path, content: str | None, why: str
+) -> None:
+    path = tmp_path / "key.json"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    with hgate.starting(GOOGLE_APPLICATION_CREDENTIALS=str(path)) as gate:
+        assert gate.running.wait() == 78
+        assert why in gate.running.stderr
+        assert "hint: GOOGLE_APPLICATION_CREDENTIALS" in gate.running.stderr
+        assert "canary" not in gate.running.stderr
 
 
 def say_hello(address: str, port: int, name: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,9 +90,9 @@ def test_the_seeds_flow_by_a_user_of_one_namespace_leads_there_after_one_word_of
         # Nobody can tell whose project the hash is of: it is refused, and says which word is missing.
         processes.wait_until(lambda: "hashes" in user.said(*shown), what="an event says why", timeout=60, poll=0.2)
         assert gate.metric("hgate_routes") == {"": 0.0}
-        rule = f"namespaces: {{{namespace}: {{hashes: [{HASH}]}}}}"
-        literal = f"--from-literal=policy.yaml={rule}"
-        admin.said("create", "configmap", "hgate-policy", "-n", SYSTEM, literal)
+        said = (tables.ROOT / "docs" / "hgate.md").read_text(encoding="utf-8")
+        (line,) = re.findall(r"^kubectl (.* create configmap hgate-policy .*)$", said, re.M)
+        admin.said(*shlex.split(line.replace("HASH", HASH)))
         processes.wait_until(lambda: gate.metric("hgate_routes") == {"": 1.0}, what="there is a route", timeout=60)
         assert installed.written(namespace) == set()
         user.said("delete", "-f", "-", stdin=filled(namespace))

@@ -251,6 +251,7 @@ def installed(
         for replica in made.replicas if without is None else ():
             assert not replica.said("not permitted"), replica.running.said()[-4000:]
             assert "Traceback" not in replica.running.stderr, replica.running.said()[-4000:]
+            assert "eyJ" not in replica.running.said()  # how each token begins
 
 
 @contextlib.contextmanager

@@ -17,6 +17,8 @@ SEEDS = range(10)
 EACH = 100_000 if os.environ.get("KRUN_SOAK") else 400
 HELLOS = [caught.data for caught in hello_corpus.load()]
 
+pytestmark = pytest.mark.timeout(60 + EACH // 50)
+
 
 def read(pieces: list[bytes]) -> tuple[str, str]:
     """How it ends: with a name, refused, or as if more were to come."""

@@ -13,7 +13,8 @@ from hgate.declaration import Ref
 from hgate.events import Told
 from hgate.manifest import Manifest
 from hgate.reconcile import Create, Delete, Keep, Replace, plan
-from hgate.registration import Refusal, Registry, Result
+from hgate.refusal import Refusal
+from hgate.registration import Registry, Result
 
 OWN = "123456789"
 OWNERS = {"uid-web"}

@@ -201,16 +201,17 @@ async def _serve(settings: Settings, *, client: ClientSettings, given: Mapping[s
     import logging
 
     from hbone.stop import Stop
-    from hgate import metadata
+    from hgate import key_file, metadata
     from hgate.checks import check
     from hgate.control import Control
     from hgate.token_source import Configured, Google, TokenSource
 
     await check(settings.routes, client=client)
     server = metadata.find() if is_watching else None
+    credentials = (key_file.find() or server) if is_watching else None
     tokens: TokenSource | None = Configured(client.token_source) if client.token_source else None
-    if tokens is None and server:
-        tokens = Google(server)
+    if tokens is None and credentials:
+        tokens = Google(credentials)
     stop = Stop()
     stop.listen()
     control = Control(settings=settings, stop=stop, tokens=tokens)
@@ -224,6 +225,7 @@ async def _serve(settings: Settings, *, client: ClientSettings, given: Mapping[s
         registrar = Registrar(
             kube=open_kube(kubeconfig=given["kubeconfig"] or ""),
             metadata=server,
+            credentials=credentials,
             settings=RegistrarSettings(me=replica(), gate_address=given["gate_address"]),
             routed=control.routed,
         )

@@ -8,19 +8,19 @@ from collections.abc import Iterable
 from typing import Any
 
 from hgate import cloud_run, errors, web
-from hgate.metadata import Metadata
 from hgate.policy import Listed
+from hgate.token_source import Credentials
 
 OVERRIDE = "CLOUDSDK_API_ENDPOINT_OVERRIDES_RUN"
 
 
-def services(metadata: Metadata, wanted: Iterable[Listed]) -> list[cloud_run.Service]:
+def services(credentials: Credentials, wanted: Iterable[Listed]) -> list[cloud_run.Service]:
     """All services of these projects and regions; never a part of them.
 
     Raises:
         errors.Denied, errors.Unreachable, cloud_run.Unreadable: one of the lists could not be had.
     """
-    token = metadata.access_token()
+    token = credentials.access_token()
     url = (os.environ.get(OVERRIDE, "") or f"https://{cloud_run.HOST}/").rstrip("/")
 
     def fetch(path: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from hgate.declaration import Ref
 from hgate.events import Told
 from hgate.kube_answer import Answer
 from hgate.manifest import NETWORKING, SECURITY
-from hgate.registration import Refusal
+from hgate.refusal import Refusal
 from hgate.written import Key
 
 log = logging.getLogger(__name__)

@@ -23,6 +23,7 @@ from hgate.metadata import Metadata
 from hgate.outage import Outages
 from hgate.registration import Registry, Result
 from hgate.threads import in_thread
+from hgate.token_source import Credentials
 from hgate.writer import Job, Writer
 
 if TYPE_CHECKING:
@@ -53,10 +54,17 @@ class Registrar:
     """``routed`` is called with what follows from the cluster, each time it is other than before."""
 
     def __init__(
-        self, *, kube: Kube, metadata: Metadata | None, settings: Settings, routed: Callable[[Result], None]
+        self,
+        *,
+        kube: Kube,
+        metadata: Metadata | None,
+        credentials: Credentials | None,
+        settings: Settings,
+        routed: Callable[[Result], None],
     ) -> None:
         self._kube = kube
         self._metadata = metadata
+        self._credentials = credentials
         self._settings = settings
         self._routed = routed
         self._loop = asyncio.get_running_loop()
@@ -254,9 +262,9 @@ class Registrar:
         failed = ""
         while True:
             wanted = self._registry.listed
-            if wanted and self._metadata:
+            if wanted and self._credentials:
                 try:
-                    found = await self._ask_services(self._metadata, wanted)
+                    found = await self._ask_services(self._credentials, wanted)
                 except (errors.Failure, cloud_run.Unreadable) as error:
                     # What was listed before stays: a list that failed says nothing of what there is.
                     if str(error) != failed:
@@ -273,8 +281,8 @@ class Registrar:
                     await self._relist.wait()
             self._relist.clear()
 
-    async def _ask_services(self, metadata: Metadata, wanted: tuple[Any, ...]) -> list[cloud_run.Service]:
-        return await in_thread(lambda: listing.services(metadata, wanted), name="cloud-run")
+    async def _ask_services(self, credentials: Credentials, wanted: tuple[Any, ...]) -> list[cloud_run.Service]:
+        return await in_thread(lambda: listing.services(credentials, wanted), name="cloud-run")
 
     def _soon(self, call: Callable[..., object], *values: object) -> None:
         """From any thread, in the loop."""

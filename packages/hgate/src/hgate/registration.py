@@ -21,33 +21,19 @@ from hgate import (
     policy_text,
     written,
 )
-from hgate.declaration import CONFIG_MAP, Declaration, Ref
+from hgate.declaration import CONFIG_MAP, Declaration
 from hgate.foreign_rule import ForeignRule
 from hgate.judge import Judged
 from hgate.manifest import Manifest
 from hgate.objects import Inward, Registered, Surroundings
 from hgate.policy import DEFAULT, NAMESPACE, WHERE, Listed, Policy
-from hgate.refusal import Refused
+from hgate.refusal import Refusal, Refused
 from hgate.routes import Identity, Route
 
 CLAIMS = "hgate-claims"  # the config map that remembers who declared a Cloud Run service first
 SYSTEM = NAMESPACE
 Object = Mapping[str, Any]
 Key = tuple[str, str, str]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Refusal:
-    """A declaration that is not followed, and why. ``what``: which part of its object, where there are several.
-
-    ``event``: how it is called; what is no declaration may stand in its way, and is told as well.
-    """
-
-    ref: Ref
-    reason: str
-    hint: str
-    what: str = ""
-    event: str = events.REFUSED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Where ID tokens come from: a command, a file, or the metadata server; of another account by IAM, in its name."""
+"""Where ID tokens come from: a command, a file, a key, the metadata server; of another account by IAM, in its name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Protocol
 
 from hbone.tokens import UNKNOWN_LIFE, Source, Tokens, claims_of
 from hgate import errors, web
-from hgate.metadata import Metadata
 from hgate.routes import Identity
 from hgate.threads import in_thread
 
@@ -28,6 +27,18 @@ class Minted:
 
     def __repr__(self) -> str:
         return f"Minted(email={self.email!r}, expires={self.expires})"
+
+
+class Credentials(Protocol):
+    """The gate's own account: the metadata server's, or that of a key."""
+
+    def id_token(self, audience: str) -> str:
+        """An ID token. Raises errors.Failure."""
+        ...
+
+    def access_token(self) -> str:
+        """An access token for Google's APIs. Raises errors.Failure."""
+        ...
 
 
 class TokenSource(Protocol):
@@ -63,12 +74,12 @@ class Configured:
 
 
 class Google:
-    """The metadata server's, and by IAM those of accounts that the gate's may act for."""
+    """The gate's own, and by IAM those of accounts that it may act for."""
 
     is_configured = False
 
-    def __init__(self, metadata: Metadata) -> None:
-        self._metadata = metadata
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
         self._iam = os.environ.get(OVERRIDE, "") or IAM
 
     async def mint(self, identity: Identity, *, now: float) -> Minted:
@@ -78,14 +89,14 @@ class Google:
 
     def _mint(self, identity: Identity) -> str:
         if not identity.account:
-            return self._metadata.id_token(identity.audience)
+            return self._credentials.id_token(identity.audience)
         return self._as_another(identity)
 
     def _as_another(self, identity: Identity) -> str:
         url = f"{self._iam.rstrip('/')}/v1/projects/-/serviceAccounts/{identity.account}:generateIdToken"
         # Without the email most receivers refuse the token.
         asked = json.dumps({"audience": identity.audience, "includeEmail": True}).encode()
-        headers = {"Authorization": f"Bearer {self._metadata.access_token()}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {self._credentials.access_token()}", "Content-Type": "application/json"}
         answer = web.call(url, headers=headers, body=asked)
         if answer.status in (401, 403):
             raise errors.Denied(

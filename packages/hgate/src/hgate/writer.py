@@ -15,7 +15,7 @@ from hgate.kube_answer import Answer, NotLeader
 from hgate.mesh_env import Facts
 
 if TYPE_CHECKING:
-    from hgate.registration import Refusal
+    from hgate.refusal import Refusal
 
 log = logging.getLogger(__name__)
 
