@@ -158,8 +158,10 @@ class Doorway:
 
     def _stand_in_line(self) -> None:
         if self._shares is not None:
-            self._shares.waits()
+            self._shares.will_wait()
         self._poller.set(self._listener.fileno(), READ | ONE_OF_MANY, self._ready)
+        if self._shares is not None:
+            self._shares.waits()
         self._is_in_line = True
 
     def _stand_back(self) -> None:

@@ -10,7 +10,7 @@ import mmap
 import time
 
 WIDTH = 8  # bytes of a number
-_COUNT, _SINCE, _NUMBERS = 0, 1, 2  # of a worker
+_COUNT, _FROM, _SINCE, _NUMBERS = 0, 1, 2, 3  # of a worker
 # Of what the other has, so much more is as good as even: with thousands of them nobody needs to count by ones.
 EVEN = 8
 
@@ -36,8 +36,12 @@ class Shares:
     def count(self, count: int) -> None:
         self._numbers[self._mine + _COUNT] = count
 
+    def will_wait(self) -> None:
+        """This one is about to go to the end of the line."""
+        self._numbers[self._mine + _FROM] = time.monotonic_ns()
+
     def waits(self) -> None:
-        """This one is the last in the line from now on."""
+        """It is in it now: before all who begin from now on, behind all who waited before it began."""
         self._numbers[self._mine + _SINCE] = time.monotonic_ns()
 
     def leaves(self) -> None:
@@ -51,7 +55,7 @@ class Shares:
 
     def is_anothers(self) -> bool:
         """Whether another who has less is before this one in the line, so that it was woken, or is awake."""
-        return self._has_more(than_before=self._numbers[self._mine + _SINCE])
+        return self._has_more(than_before=self._numbers[self._mine + _FROM])
 
     def has_more(self) -> bool:
         """Whether this one has more than another who is in the line."""
