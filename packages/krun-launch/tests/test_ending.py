@@ -118,6 +118,25 @@ def test_request_under_way_is_waited_for_but_not_for_ever(
             assert b"connection: close" in answer.lower()
 
 
+@pytest.mark.loopback
+def test_requests_under_way_in_every_worker_of_hboned_are_waited_for(workload: dict[str, str], address: str) -> None:
+    env = {**workload, "KRUN_WORKERS": "2", "KRUN_PUBLIC": "app", "KRUN_DRAIN": "8"}
+    argv = ["krun-launch", "--no-env", "--", *apps.argv(address=address)]
+    with processes.start(argv, env=env) as running:
+        running.wait_for(READY)
+        below = processes.children(running.pid)
+        clients = [socket.create_connection((address, 15009), timeout=20) for _ in range(4)]
+        for number, client in enumerate(clients, start=1):
+            client.sendall(b"GET /sleep/2 HTTP/1.1\r\nHost: b\r\n\r\n")
+            running.wait_for(f"(?s)(^sleeping.*){{{number}}}")
+        assert running.terminate() == 0
+        for client in clients:
+            with client:
+                assert b"200 OK" in client.recv(65536)
+        assert _steps(running)["app ends"] >= _steps(running)["inbound at zero"]
+    processes.wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), what="all have ended")
+
+
 def _mtls(address: str, *, authority: Authority, folder: Path) -> ssl.SSLSocket:
     """A connection to 15003 as a workload of the mesh makes it."""
     identity = spiffe_id(trust_domain="cluster.local", namespace="demo", account="client")
