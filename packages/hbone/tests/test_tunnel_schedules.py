@@ -169,7 +169,7 @@ def test_padded_payload_arrives_without_its_padding_in_pieces_of_any_size(size: 
     ("frame", "code"),
     [
         (frames.header(length=5, kind=0, flags=8, stream=1) + b"\x05aaaa", 0x1),  # padding of the whole frame
-        (frames.header(length=0, kind=0, flags=8, stream=1) + b"\x00", 0x1),
+        (frames.header(length=0, kind=0, flags=8, stream=1), 0x6),
         (frames.window_update(stream=0, count=0), 0x1),
         (frames.window_update(stream=0, count=2**31 - 1), 0x3),
         (frames.header(length=3, kind=8, flags=0, stream=1) + bytes(3), 0x6),

@@ -26,7 +26,7 @@ MAX_UNPACKED = 256 * 1024
 MAX_KNOWN, MAX_KNOWN_BLOCK = 16, 4096  # blocks that are remembered, and their bytes
 SIZE_UPDATE, SIZE_UPDATE_MASK = 0x20, 0xE0  # RFC 7541 §6.3: such a block changes the table
 MAX_REMEMBERED, MAX_NAMES = 64, 1024  # bytes of a name, and how many
-PROTOCOL_ERROR, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 0x1, 0x9, 0xB
+PROTOCOL_ERROR, FRAME_SIZE_ERROR, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 0x1, 0x6, 0x9, 0xB
 # Never put into a table by whoever hands them on, either (RFC 7541 §7.1.3).
 SECRETS = frozenset({b"authorization", b"cookie", b"set-cookie", b"x-serverless-authorization"})
 PLAIN, NEVER_INDEXED = b"\x00", b"\x10"
@@ -144,11 +144,13 @@ def _payload(frame: bytes, *, flags: int) -> bytes:
     start, end = frames.HEADER_LENGTH, len(frame)
     if flags & PADDED:
         if start == end:
-            raise FrameError("padding without a length", code=PROTOCOL_ERROR)
+            raise FrameError("padding without a length", code=FRAME_SIZE_ERROR)
         end -= frame[start]
         start += 1
     if flags & PRIORITY:
         start += 5
+        if start > len(frame):
+            raise FrameError("a priority that is too short", code=FRAME_SIZE_ERROR)
     if start > end:
         raise FrameError("more padding than headers", code=PROTOCOL_ERROR)
     return frame[start:end]

@@ -152,10 +152,14 @@ class Cutter:
         length = _checked(_length(part), part[3])
         if part[3] != DATA:
             return HEADER_LENGTH + length
-        return HEADER_LENGTH + (1 if part[4] & PADDED else 0)
+        if not part[4] & PADDED:
+            return HEADER_LENGTH
+        if not length:
+            raise FrameError("padding without a length", code=FRAME_SIZE_ERROR)
+        return HEADER_LENGTH + 1
 
     def _begin(self, stream: int, flags: int, *, length: int, padding: int) -> None:
-        if padding > length or (flags & PADDED and not length):
+        if padding > length:
             raise FrameError("more padding than a frame has room for", code=PROTOCOL_ERROR)
         self._stream, self._flags, self._length = stream, flags, length
         self._left, self._padding = length - padding, max(0, padding - 1)  # the padding's length has been read
