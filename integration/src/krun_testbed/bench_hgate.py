@@ -15,8 +15,7 @@ import click
 
 from krun_testbed import bench_hgate_rows, bench_hgate_slow, bench_tunnel_systems, load_rounds, load_systems
 from krun_testbed.bench_hgate_systems import SYSTEMS
-from krun_testbed.components import Missing
-from krun_testbed.load_systems import System, Values
+from krun_testbed.load_systems import Values
 
 SLOW = "slow"  # beside two thousand half hellos
 # Memory first: what a load has used is not given back, and hides what a connection takes.
@@ -29,13 +28,7 @@ def report(count: int, *, metrics: Sequence[str] = METRICS, systems: Sequence[st
     """Measure ``count`` rounds, and tell: tables, then the rows with their targets."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         places = stack.enter_context(bench_tunnel_systems.place(Path(name)))
-        running: dict[str, System] = {}
-        left_out: list[str] = []
-        for system in systems or SYSTEMS:
-            try:
-                running[system] = stack.enter_context(SYSTEMS[system](places(system)))
-            except Missing as missing:
-                left_out.append(f"{system}: left out: {missing}")
+        running, left_out = bench_tunnel_systems.start(stack, systems or SYSTEMS, SYSTEMS, places=places)
         servers = places("servers").servers
 
         def measure(system: str, metric: str) -> Values:

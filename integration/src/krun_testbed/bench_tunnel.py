@@ -28,7 +28,7 @@ from krun_testbed import (
 )
 from krun_testbed.bench_tunnel_systems import SERVER, SYSTEMS, Place
 from krun_testbed.components import Missing
-from krun_testbed.load_systems import System, Values
+from krun_testbed.load_systems import Values
 
 START = "start"
 METRICS = (*load_systems.METRICS, START)
@@ -47,13 +47,7 @@ def report(count: int, *, metrics: Sequence[str] = METRICS, systems: Sequence[st
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         places = stack.enter_context(bench_tunnel_systems.place(folder))
-        running: dict[str, System] = {}
-        left_out: list[str] = []
-        for system in wanted:
-            try:
-                running[system] = stack.enter_context(SYSTEMS[system](places(system)))
-            except Missing as missing:
-                left_out.append(f"{system}: left out: {missing}")
+        running, left_out = bench_tunnel_systems.start(stack, wanted, SYSTEMS, places=places)
         servers = places("servers").servers
         loads = [metric for metric in metrics if metric != START]
         taken = load_rounds.take(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +79,20 @@ def place(folder: Path) -> Iterator[Callable[[str], Place]]:
             )
 
         yield make
+
+
+def start(
+    stack: ExitStack, names: Iterable[str], makers: Mapping[str, Maker], *, places: Callable[[str], Place]
+) -> tuple[dict[str, System], list[str]]:
+    """Start these systems; a line for each that is left out, as this machine does not have it."""
+    running: dict[str, System] = {}
+    left_out: list[str] = []
+    for name in names:
+        try:
+            running[name] = stack.enter_context(makers[name](places(name)))
+        except components.Missing as missing:
+            left_out.append(f"{name}: left out: {missing}")
+    return running, left_out
 
 
 def envoy(place: Place, name: str, config: bench_tunnel_envoy.Json) -> AbstractContextManager[Running]:
