@@ -186,7 +186,7 @@ def is_served(client: Http2) -> bool:
 
 
 def test_worker_that_hangs_is_ended_and_replaced(address: str) -> None:
-    with shared(address, "--worker-timeout", "3", workers=2) as hboned, clients(address, 2) as found:
+    with shared(address, "--worker-timeout", "5", workers=2) as hboned, clients(address, 2) as found:
         has = who_has(address, hboned)
         frozen = has.most_common(1)[0][0]
         os.kill(frozen, signal.SIGSTOP)
@@ -212,11 +212,11 @@ def test_workers_end_with_their_parent_and_the_port_is_free(address: str) -> Non
 
 def test_a_parent_that_was_stopped_ends_no_worker_when_it_goes_on(address: str) -> None:
     """A container without work has no CPU: then nobody hangs, whatever the clock says."""
-    with shared(address, "--worker-timeout", "1") as hboned, clients(address, 2) as found:
+    with shared(address, "--worker-timeout", "3") as hboned, clients(address, 2) as found:
         workers = processes.children(hboned.pid)
         for pid in (hboned.pid, *workers):
             os.kill(pid, signal.SIGSTOP)
-        assert not hboned.ends(timeout=2.5)  # longer than a worker may be silent
+        assert not hboned.ends(timeout=4)  # longer than a worker may be silent
         for pid in (hboned.pid, *workers):
             os.kill(pid, signal.SIGCONT)
         assert [asks(client) for client in found] == [200, 200]

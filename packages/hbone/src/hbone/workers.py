@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 from hbone import errors, shares
 from hbone.notify import Notify
-from hbone.restarts import ALL_DEAD, GOODBYE, LOOKS, Pulse, Restarts
+from hbone.restarts import ALL_DEAD, GOODBYE, LOOKS, TIMEOUT, Pulse, Restarts
 from hbone.worker import DRAIN, IDLE, LOOK, NOW, READ, READY, Worker
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,8 @@ class Workers:
             theirs.close()
         ours.setblocking(False)
         now = time.monotonic()
-        self._running[number] = _Child(pid=pid, wire=ours, pulse=Pulse(timeout=self._timeout, now=now))
+        # To start takes as long as the machine is busy.
+        self._running[number] = _Child(pid=pid, wire=ours, pulse=Pulse(timeout=max(self._timeout, TIMEOUT), now=now))
         self._poll.register(ours, select.POLLIN)
 
     def _become(self, number: int, *, ours: socket.socket, theirs: socket.socket) -> None:
@@ -183,7 +184,9 @@ class Workers:
             self._poll.unregister(child.wire)  # its end says so, too
             return
         child.pulse.feel(now=time.monotonic())
-        child.is_ready = child.is_ready or READY in words
+        if READY in words:
+            child.is_ready = True
+            child.pulse = Pulse(timeout=self._timeout, now=time.monotonic())
         child.is_idle = child.is_idle or IDLE in words
         self._tell_starter()
 

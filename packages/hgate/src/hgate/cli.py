@@ -95,7 +95,7 @@ class Group(click.Group):
 @click.option(
     "--worker-timeout",
     metavar="SECONDS",
-    type=click.FloatRange(1),
+    type=click.FloatRange(5),  # a worker says once a second that it is well
     default=30.0,
     show_default=True,
     help="Silence after which a worker hangs: it is ended, and replaced.",

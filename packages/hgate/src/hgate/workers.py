@@ -118,7 +118,9 @@ class Workers:
     async def _attend(self, child: Child, number: int) -> int:
         """Feed a worker, and hear it, until it ends. Cancelled, it still runs: ``_end_all`` has the last word."""
         self._running[number] = child
-        self._pulses[number] = Pulse(timeout=self._timeout, now=asyncio.get_running_loop().time())
+        # To start takes as long as the machine is busy.
+        now = asyncio.get_running_loop().time()
+        self._pulses[number] = Pulse(timeout=max(self._timeout, TIMEOUT), now=now)
         child.wire.open(
             heard=lambda message: self._hear(message, number, child),
             gone=lambda: None,  # its end says so, too
@@ -131,8 +133,10 @@ class Workers:
         return status
 
     def _hear(self, message: feed.Message, number: int, child: Child) -> None:
-        self._pulses[number].feel(now=asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        self._pulses[number].feel(now=now)
         if isinstance(message, feed.Ready):
+            self._pulses[number] = Pulse(timeout=self._timeout, now=now)
             child.is_ready = True
             self._has_changed()
         self._heard(message, number)
