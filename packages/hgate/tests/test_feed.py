@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -37,14 +38,14 @@ def test_message_that_is_told_is_the_one_that_is_heard(message: feed.Message) ->
     assert list(feed.Decoder().feed(feed.encode(message))) == [message]
 
 
-@given(st.data())
-def test_lines_may_be_cut_anywhere(data: st.DataObject) -> None:
-    text = b"".join(feed.encode(message) for message in MESSAGES)
+TEXT = b"".join(feed.encode(message) for message in MESSAGES)
+
+
+@given(st.sets(st.integers(1, len(TEXT) - 1)))
+def test_lines_may_be_cut_anywhere(cuts: set[int]) -> None:
     decoder, heard = feed.Decoder(), []
-    while text:
-        count = data.draw(st.integers(1, len(text)))
-        heard += decoder.feed(text[:count])
-        text = text[count:]
+    for start, end in itertools.pairwise((0, *sorted(cuts), len(TEXT))):
+        heard += decoder.feed(TEXT[start:end])
     assert tuple(heard) == MESSAGES
 
 
