@@ -8,6 +8,7 @@ seconds for a GiB say more than bytes a second.
 from __future__ import annotations
 
 import contextlib
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -31,10 +32,10 @@ from krun_testbed.components import Missing
 from krun_testbed.load_systems import Values
 
 START = "start"
+BARE = bench_tunnel_rows.BARE
 METRICS = (*load_systems.METRICS, START)
 PEERS = ("envoy h2c", "envoy tls")
 TLS = 8443
-SYSTEM_ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
 # Nothing in between is no tunnel, but tells what load and servers can do.
 UNASKED = ("relays", "relays splice")
 
@@ -88,20 +89,23 @@ def starting(place: Place, *, left_out: list[str]) -> Iterator[dict[str, Start]]
 
 
 def _secure(place: Place, *, source: int) -> dict[str, Start]:
-    """Clients with TLS: with the one root that they need, and with the system's as well, as users have them."""
-    roots = place.folder / "roots.pem"
-    known = SYSTEM_ROOTS.read_bytes() if SYSTEM_ROOTS.exists() else b""
-    roots.write_bytes(known + place.root.read_bytes())
+    """Clients with TLS: with the one root that they need, and with the system's as well, as users have them: a file of
+    all, and a folder, in which this one root is."""
+    roots = place.folder / "roots"
+    roots.mkdir()
+    (roots / "root.pem").write_bytes(place.root.read_bytes())
     openssl = components.program("openssl", package="openssl")
+    processes.run([openssl, "rehash", str(roots)])
     argv = [openssl, "s_client", "-quiet", "-verify_return_error", "-connect", f"{place.address}:{TLS}"]
     hbone = [components.command("hbone"), bench_tunnel_systems.hbone_url(place, source, is_tls=True)]
     connect_to = f"{place.address}:{SERVER}"
     one = processes.environment(KRUN_CONNECT_TO=connect_to, KRUN_CA_FILE=str(place.root))
-    many = processes.environment(KRUN_CONNECT_TO=connect_to, SSL_CERT_FILE=str(roots))
+    many = processes.environment(KRUN_CONNECT_TO=connect_to, SSL_CERT_DIR=str(roots))
     first_byte = bench_tunnel_start.first_byte
     return {
         "openssl s_client": first_byte(argv, env=many),
         "openssl s_client, one root": first_byte([*argv, "-CAfile", str(place.root)]),
+        BARE: first_byte([sys.executable, "-I", "-S", "-c", "print()"]),
         "hbone tls": first_byte(hbone, env=many),
         "hbone tls, one root": first_byte(hbone, env=one),
     }
