@@ -116,13 +116,16 @@ def converse(connected: socket.socket, plan: Plan, *, is_client: bool) -> str:
     listener.start()
     if plan.order == ("target first" if is_client else "client first"):
         listener.join(60)
-    with contextlib.suppress(OSError):  # the other has broken off
+    is_lost = False
+    try:
         send(connected, data, piece=plan.piece, is_broken=is_broken)
+    except OSError:
+        is_lost = True  # the kernel says so once: who listens may hear a mere end after that
     listener.join(60)
     assert found, f"{name} hears no end"
     if is_broken:
         break_off(connected)
-    return found[0]
+    return "" if is_lost else found[0]
 
 
 @contextlib.contextmanager

@@ -234,6 +234,10 @@ class Carry:
         if not self._patience:
             self._break(error, code=CANCEL)
             return
+        if isinstance(error, ConnectionResetError) and not self._is_local_ended:
+            # It is told once: who reads after this would take it for an end. After an end of its own it is EPIPE.
+            self._break(error, code=CONNECT_ERROR)
+            return
         self._let_go()
         self._watch(self._mask & ~WRITE)
         self._session.core.acknowledge(self._flow.number, count)
