@@ -6,6 +6,7 @@ for every program that shares them, and because a reader of stdout that stops mu
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # the part of ``signal`` in C: all of it takes long to import
 import _thread
 import os
 
@@ -21,6 +22,9 @@ class Stdio:
 
     def __init__(self) -> None:
         self.file, self._wake = os.pipe()
+        # Of a signal that comes just before the loop waits nothing else would wake it, and Ctrl-C would be lost.
+        os.set_blocking(self._wake, False)
+        _signal.set_wakeup_fd(self._wake)
         self._reader: _Worker | None = None
         self._writer: _Worker | None = None
 
