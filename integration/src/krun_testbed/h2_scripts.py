@@ -14,7 +14,9 @@ import h2.settings
 class Scripted:
     """One connection of it, in the hands of a script."""
 
-    def __init__(self, connected: socket.socket, *, settings: dict[h2.settings.SettingCodes, int] | None = None) -> None:
+    def __init__(
+        self, connected: socket.socket, *, settings: dict[h2.settings.SettingCodes, int] | None = None
+    ) -> None:
         self.socket = connected
         self.h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=False, validate_outbound_headers=False)
@@ -98,7 +100,9 @@ class Scripted:
 Script = Callable[[Scripted], None]
 
 
-def scripted(script: Script, *, settings: dict[h2.settings.SettingCodes, int] | None = None) -> Callable[[socket.socket], None]:
+def scripted(
+    script: Script, *, settings: dict[h2.settings.SettingCodes, int] | None = None
+) -> Callable[[socket.socket], None]:
     """A handler for ``tunnels.target``."""
 
     def handle(connected: socket.socket) -> None:
