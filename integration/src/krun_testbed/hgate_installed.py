@@ -237,7 +237,7 @@ def installed(
     address = cluster.network.free()
     made = Installed(world=world, address=address)
     with contextlib.ExitStack() as stack:
-        stack.callback(_sweep, world)
+        stack.callback(_sweep, made)
         hgate_deployment.install(cluster.kubernetes, public="203.0.113.42", internal=address, without=without)
         made.policy(policy or hgate_deployment.policy())
         if replicas == 1:
@@ -271,12 +271,12 @@ def _balancer(made: Installed) -> Iterator[None]:
         yield
 
 
-def _sweep(world: World) -> None:
+def _sweep(made: Installed) -> None:
     """Take away all that hgate wrote, all that declared something to it, and itself."""
-    admin = world.cluster.kubernetes.admin
+    admin = made.world.cluster.kubernetes.admin
     for path in LISTS:
         for item in admin.get(path)["items"]:
-            if _is_of_hgate(item):
+            if _is_of_hgate(item, address=made.address):
                 _delete(admin, item["metadata"], path)
     for item in reversed(hgate_deployment.manifests()):
         if item["kind"] != "Namespace":
@@ -290,15 +290,15 @@ def _sweep(world: World) -> None:
             admin.delete(path)
 
 
-def _is_of_hgate(item: Mapping[str, Any]) -> bool:
-    """Tell whether it is: by its label, or by what is said in it to hgate."""
+def _is_of_hgate(item: Mapping[str, Any], *, address: str) -> bool:
+    """Tell whether it is: by its label, or by what is said in it to hgate at this address."""
     metadata = item["metadata"]
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
     return (
         OURS.items() <= labels.items()
         or any(name.startswith("hgate.krun/") for name in annotations)
         or (metadata["name"] == "hgate" and "data" in item)
-        or item.get("spec", {}).get("ports") == {"http": hgate_replica.PORT}  # an entry by hand
+        or item.get("spec", {}).get("address") == address  # an entry by hand; others are of other gates
     )
 
 
