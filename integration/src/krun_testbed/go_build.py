@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -29,6 +31,30 @@ def run(*arguments: str, folder: Path, what: str) -> str:
     if done.returncode != 0:
         raise Missing(f"{what}: go {' '.join(arguments[:2])}: {_end_of(done.stderr)}")
     return done.stdout
+
+
+def once(program: Path, *, what: str, module: Callable[[Path], object], options: Sequence[str] = ()) -> Path:
+    """Build a program unless it is there, one caller at a time; return where it stands.
+
+    ``module`` writes go.mod and the sources into a folder. Missing without Go, or when the build fails.
+    """
+    with (program.parent / f"{what}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.exists():
+            click.echo(f"building {program.name} from its Go modules, some minutes", err=True)
+            started = time.monotonic()
+            with tempfile.TemporaryDirectory(prefix=f"krun-{what}-") as name:
+                folder = Path(name)
+                module(folder)
+                run("mod", "tidy", folder=folder, what=what)
+                scratch = folder / what
+                build([*options, "-o", str(scratch)], ".", folder=folder, what=what)
+                aside = program.with_name(f"{program.name}.new")
+                aside.write_bytes(scratch.read_bytes())
+                aside.chmod(0o755)
+                aside.rename(program)
+            click.echo(f"{program.name}: built in {time.monotonic() - started:.0f} s", err=True)
+    return program
 
 
 def build(options: Sequence[str], *packages: str, folder: Path, what: str) -> None:

@@ -6,11 +6,8 @@ three minutes on two cores, in the cache folder, outside of any checkout.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
-import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +18,6 @@ from krun_testbed import debian_packages, docker_engine, go_build, kubernetes_bu
 from krun_testbed.components import Missing
 
 MODULE, VERSION = "k8s.io/kubectl", f"0{kubernetes_build.VERSION[1:]}"
-WHAT = "kubectl"
 # The same lines as those of cmd/kubectl of k8s.io/kubernetes, which is a command and cannot be imported.
 MAIN = """\
 package main
@@ -91,28 +87,12 @@ def binary() -> Path:
 
 def make() -> Path:
     """Build it unless it is there. Missing when this machine has no Go, or the build fails."""
-    with (docker_engine.cache() / "kubectl.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not binary().exists():
-            click.echo(f"building kubectl {kubernetes_build.VERSION} from its Go module, some minutes", err=True)
-            started = time.monotonic()
-            with tempfile.TemporaryDirectory(prefix="krun-kubectl-") as folder:
-                _build(Path(folder))
-            click.echo(f"kubectl: built in {time.monotonic() - started:.0f} s", err=True)
-    return binary()
+    return go_build.once(binary(), what="kubectl", module=_write, options=kubernetes_build.stamp())
 
 
-def _build(folder: Path) -> None:
+def _write(folder: Path) -> None:
     (folder / "main.go").write_text(MAIN, encoding="utf-8")
     (folder / "go.mod").write_text(f"module krun-testbed/kubectl\n\nrequire {MODULE} v{VERSION}\n", encoding="utf-8")
-    go_build.run("mod", "tidy", folder=folder, what=WHAT)
-    scratch = folder / "kubectl"
-    stamp = f"-s -w -X k8s.io/component-base/version.gitVersion=v{kubernetes_build.VERSION}"
-    go_build.build(["-ldflags", stamp, "-o", str(scratch)], ".", folder=folder, what=WHAT)
-    aside = binary().with_suffix(".new")
-    aside.write_bytes(scratch.read_bytes())
-    aside.chmod(0o755)
-    aside.rename(binary())
 
 
 @click.command()

@@ -7,11 +7,8 @@ it was, by Go's own cache.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
-import tempfile
-import time
 from pathlib import Path
 
 import click
@@ -50,32 +47,20 @@ def binary() -> Path:
 
 def make() -> Path:
     """Build kube-apiserver unless it is there. Missing when this machine has no Go, or the build fails."""
-    with (docker_engine.cache() / "kube-apiserver.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not binary().exists():
-            click.echo(f"building kube-apiserver {VERSION} from its Go modules, some minutes", err=True)
-            started = time.monotonic()
-            with tempfile.TemporaryDirectory(prefix="krun-kubernetes-") as folder:
-                _build(Path(folder))
-            click.echo(f"kube-apiserver {VERSION}: built in {time.monotonic() - started:.0f} s", err=True)
-    return binary()
+    return go_build.once(binary(), what=WHAT, module=_write, options=stamp())
 
 
-def _build(folder: Path) -> None:
+def stamp() -> tuple[str, ...]:
+    """The linker's flags. The version is what /version says, and what decides which features are on."""
+    return "-ldflags", f"-s -w -X k8s.io/component-base/version.gitVersion=v{VERSION}"
+
+
+def _write(folder: Path) -> None:
     (folder / "main.go").write_text(MAIN, encoding="utf-8")
     (folder / "go.mod").write_text("module krun-testbed/kube-apiserver\n", encoding="utf-8")
     found = json.loads(go_build.run("mod", "download", "-json", f"{MODULE}@v{VERSION}", folder=folder, what=WHAT))
     published = Path(found["GoMod"]).read_text(encoding="utf-8")
     (folder / "go.mod").write_text(_module(published), encoding="utf-8")
-    go_build.run("mod", "tidy", folder=folder, what=WHAT)
-    scratch = folder / "kube-apiserver"
-    # The version is what /version says, and what decides which features are on.
-    stamp = f"-s -w -X k8s.io/component-base/version.gitVersion=v{VERSION}"
-    go_build.build(["-ldflags", stamp, "-o", str(scratch)], ".", folder=folder, what=WHAT)
-    aside = binary().with_suffix(".new")
-    aside.write_bytes(scratch.read_bytes())
-    aside.chmod(0o755)
-    aside.rename(binary())
 
 
 def _module(published: str) -> str:
