@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,102 +12,24 @@ import pytest
 
 from krun_discover import token_claims
 from krun_discover.errors import Denied, Failure, Misconfigured, Unreachable
-from krun_discover.google_tokens import GoogleTokens
 from krun_discover.issued import Token
 from krun_discover.token_cache import TokenCache
-from krun_discover.web import Web
-from krun_testbed import google_api, google_api_faults
-from krun_testbed.addresses import loopback
+from krun_testbed import google_api_faults
 from krun_testbed.certificates import Authority
-from krun_testbed.google_api import GoogleApi
-from krun_testbed.google_api_messages import Asked
-from krun_testbed.google_api_metadata import metadata_server
+from krun_testbed.google_machine import POOL, ROBOT, SUBJECT, Machine
 from krun_testbed.metadata import MetadataServer
 from krun_testbed.web_peers import answer, web_peer
 
 pytestmark = pytest.mark.loopback
 
 AUDIENCE = "https://web-123.us-central1.run.app"
-ROBOT = "robot@demo-project.iam.gserviceaccount.com"
 TARGET = "target@demo-project.iam.gserviceaccount.com"
 MIDDLE = "middle@demo-project.iam.gserviceaccount.com"
-POOL = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/pool/providers/there"
 GKE = "identitynamespace:demo-project.svc.id.goog:https://issuer.example"
-SUBJECT = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJzeXN0ZW06c2VydmljZWFjY291bnQ6ZGVtbzp3ZWIiLCJpc3MiOiJtZSJ9.canary"
 
 
-@pytest.fixture(scope="module")
-def apis(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[GoogleApi]:
-    with google_api.running(
-        address=loopback(), directory=tmp_path_factory.mktemp("google"), authority=authority
-    ) as running:
-        yield running
-
-
-@dataclass
-class Machine:
-    """A machine with nothing but what a test gives it."""
-
-    apis: GoogleApi
-    home: Path
-    environ: dict[str, str]
-    tokens: list[GoogleTokens] = field(default_factory=list)
-
-    def google(self, *, seconds: float = 20.0, cache: TokenCache | None = None, **more: str) -> GoogleTokens:
-        environ = {**self.environ, **more}
-        web = Web(deadline=time.monotonic() + seconds, environ=environ)
-        self.tokens.append(GoogleTokens(web=web, environ=environ, cache=cache))
-        return self.tokens[-1]
-
-    def file(self, content: Mapping[str, Any], name: str = "credentials.json") -> str:
-        path = self.home / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content))
-        return str(path)
-
-    def use(self, content: Mapping[str, Any]) -> None:
-        self.environ["GOOGLE_APPLICATION_CREDENTIALS"] = self.file(content)
-
-    def key(self) -> dict[str, str]:
-        uri = f"{self.apis.servers['oauth2'].url}token"
-        return self.apis.oauth2.service_account(ROBOT, project="demo-project", token_uri=uri)
-
-    def external(self, **more: Any) -> dict[str, Any]:
-        (self.home / "subject").write_text(SUBJECT)
-        return {
-            "type": "external_account",
-            "audience": POOL,
-            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
-            "token_url": f"{self.apis.servers['sts'].url}v1/token",
-            "credential_source": {"file": str(self.home / "subject")},
-            **more,
-        }
-
-    def url_of(self, account: str) -> str:
-        base = self.apis.servers["iamcredentials"].url
-        return f"{base}v1/projects/-/serviceAccounts/{account}:generateAccessToken"
-
-    def asked(self, name: str) -> list[Asked]:
-        return self.apis.servers[name].requests
-
-
-@pytest.fixture
-def machine(apis: GoogleApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    monkeypatch.setenv("SSL_CERT_FILE", str(apis.roots))
-    apis.requests.clear()
-    apis.accounts.actors.clear()
-    apis.sts.providers.clear()
-    environ = {"HOME": str(tmp_path), "PATH": str(tmp_path / "bin"), "NO_GCE_CHECK": "true", **apis.environment}
-    yield Machine(apis=apis, home=tmp_path, environ=environ)
-    for server in apis.servers.values():
-        server.faults.clear()
-
-
-@pytest.fixture
-def metadata(machine: Machine, address: str) -> Iterator[MetadataServer]:
-    with metadata_server(machine.apis.accounts, address=address) as server:
-        machine.environ |= {"GCE_METADATA_HOST": server.address, "NO_GCE_CHECK": ""}
-        yield server
+def subject(text: str = SUBJECT) -> Token:
+    return Token(value=text, expires=time.time() + 600, source="a test")
 
 
 def claims(token: Token) -> Mapping[str, object]:
@@ -232,171 +152,6 @@ def test_with_nothing_there_all_that_was_tried_is_told(machine: Machine) -> None
     assert "gcloud auth application-default login" in caught.value.hint
 
 
-# --- files
-
-
-def test_a_service_accounts_key_gives_both_kinds(machine: Machine) -> None:
-    machine.use(machine.key())
-    access = machine.google().access(["https://a"])
-    assert holder(machine, access) == (ROBOT, "jwt")
-    assert machine.apis.accounts.grants[access.value].scopes == ("https://a",)
-    assert lives_an_hour(access)
-    identity = machine.google().identity(AUDIENCE)
-    assert (claims(identity)["aud"], claims(identity)["email"]) == (AUDIENCE, ROBOT)
-    assert lives_an_hour(identity)
-    assert len(machine.asked("oauth2")) == 2
-
-
-def test_a_users_login_gives_access_and_no_id_token_of_a_chosen_audience(machine: Machine) -> None:
-    machine.use(machine.apis.oauth2.login("me@example.com"))
-    assert holder(machine, machine.google().access()) == ("me@example.com", "refresh")
-    with pytest.raises(Misconfigured, match="no ID token of a chosen audience") as caught:
-        machine.google().identity(AUDIENCE)
-    assert "roles/iam.serviceAccountOpenIdTokenCreator" in caught.value.hint
-    assert "CLOUDSDK_AUTH_IMPERSONATE_SERVICE_ACCOUNT" in caught.value.hint
-
-
-def test_a_login_that_was_revoked_is_told_with_the_command_that_renews_it(machine: Machine) -> None:
-    login = machine.apis.oauth2.login("me@example.com")
-    del machine.apis.oauth2.logins[login["refresh_token"]]
-    machine.use(login)
-    with pytest.raises(Denied, match="expired or revoked") as caught:
-        machine.google().access()
-    assert caught.value.hint == "gcloud auth application-default login"
-
-
-def test_what_a_file_names_of_another_issuer_and_is_not_there_is_told(machine: Machine) -> None:
-    machine.use(machine.external(credential_source={"file": "/no/such/token"}))
-    with pytest.raises(Misconfigured, match="'/no/such/token' was not found"):
-        machine.google().access()
-    machine.use(machine.external())
-    with pytest.raises(Denied, match="invalid_target"):
-        machine.google().access()
-
-
-@pytest.mark.parametrize("fault", [google_api_faults.malformed(), google_api_faults.malformed(b"[]")])
-def test_an_answer_that_is_none_is_told_for_every_kind_of_file(
-    machine: Machine, fault: google_api_faults.Fault
-) -> None:
-    for name in ("oauth2", "sts"):
-        machine.apis.servers[name].faults.append(fault)
-    for content in (machine.key(), machine.apis.oauth2.login("me@example.com"), machine.external()):
-        machine.use(content)
-        with pytest.raises(Unreachable, match=r"something between us|not what a token service says"):
-            machine.google().access()
-
-
-@pytest.mark.parametrize("source", ["file", "json file", "url"])
-def test_another_issuers_token_is_exchanged(machine: Machine, address: str, source: str) -> None:
-    machine.apis.sts.providers[POOL] = lambda token: "principal://me" if token == SUBJECT else None
-    form = {"type": "json", "subject_token_field_name": "id"}
-    (machine.home / "subject.json").write_text(json.dumps({"id": SUBJECT}))
-    with web_peer(address, answer(200, json.dumps({"id": SUBJECT}).encode())) as peer:
-        sources: dict[str, Any] = {
-            "file": {"file": str(machine.home / "subject")},
-            "json file": {"file": str(machine.home / "subject.json"), "format": form},
-            "url": {"url": f"http://{address}:{peer.port}/id", "format": form, "headers": {"X-From": "me"}},
-        }
-        machine.use(machine.external(credential_source=sources[source]))
-        token = machine.google().access()
-        assert bool(peer.requests) == (source == "url")
-    assert holder(machine, token) == ("principal://me", "sts")
-    assert lives_an_hour(token)
-
-
-def test_another_issuers_token_over_plain_http_is_refused_before_it_is_asked_for(machine: Machine) -> None:
-    machine.use(machine.external(credential_source={"url": "http://issuer.example/token"}))
-    with pytest.raises(Misconfigured, match=r"issuer\.example over plain http"):
-        machine.google().access()
-    machine.use(machine.external(token_url="http://sts.example/v1/token"))
-    with pytest.raises(Misconfigured, match=r"sts\.example over plain http"):
-        machine.google().access()
-    assert machine.apis.requests == []
-
-
-def test_a_pool_without_a_service_account_has_no_id_tokens_and_one_with_it_has(machine: Machine) -> None:
-    machine.apis.sts.providers[POOL] = lambda token: "principal://me"
-    machine.apis.accounts.actors[TARGET] = {"principal://me"}
-    machine.use(machine.external())
-    with pytest.raises(Misconfigured, match="STS issues no ID tokens"):
-        machine.google().identity(AUDIENCE)
-    options = {"token_lifetime_seconds": 1200}
-    impersonating = {"service_account_impersonation_url": machine.url_of(TARGET)}
-    machine.use(machine.external(**impersonating, service_account_impersonation=options))
-    token = machine.google().access(["https://a"])
-    assert holder(machine, token) == (TARGET, "impersonation")
-    assert 1100 < token.expires - time.time() <= 1200
-    assert claims(machine.google().identity(AUDIENCE))["email"] == TARGET
-
-
-def test_a_file_may_act_for_an_account_through_others(machine: Machine) -> None:
-    machine.apis.accounts.actors |= {MIDDLE: {"me@example.com"}, TARGET: {MIDDLE}}
-    content = {
-        "type": "impersonated_service_account",
-        "source_credentials": machine.apis.oauth2.login("me@example.com"),
-        "service_account_impersonation_url": machine.url_of(TARGET),
-        "delegates": [MIDDLE],
-    }
-    machine.use(content)
-    assert holder(machine, machine.google().access()) == (TARGET, "impersonation")
-    assert claims(machine.google().identity(AUDIENCE))["email"] == TARGET
-
-
-def test_an_executable_is_run_only_where_that_is_allowed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine.apis.sts.providers[POOL] = lambda token: "principal://me" if token == SUBJECT else None
-    script = machine.home / "source.sh"
-    said = {"version": 1, "success": True, "token_type": "urn:ietf:params:oauth:token-type:jwt", "id_token": SUBJECT}
-    script.write_text(f"#!/bin/sh\necho '{json.dumps(said)}'\n")
-    script.chmod(0o755)
-    source = {"executable": {"command": str(script), "timeout_millis": 10000}}
-    machine.use(machine.external(credential_source=source))
-    with pytest.raises(Failure, match="GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES"):
-        machine.google().access()
-    monkeypatch.setenv("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES", "1")
-    assert holder(machine, machine.google().access()) == ("principal://me", "sts")
-
-
-BROKEN: list[tuple[str, str]] = [
-    ("canary", "no JSON object"),
-    ('["canary"]', "no JSON object"),
-    ('{"canary": 1}', "the type is unknown"),
-    ('{"type": "canary-with-a-dash"}', "the type is unknown"),
-    ('{"type": "gdch_service_account"}', "the type is gdch_service_account"),
-    ('{"type": "service_account", "private_key": "canary"}', "not a whole service_account"),
-    ('{"type": "authorized_user", "refresh_token": "canary"}', "not a whole authorized_user"),
-    ('{"type": "impersonated_service_account"}', "source_credentials are missing"),
-    (
-        '{"type": "authorized_user", "service_account_impersonation_url": "https://h/canary?"}',
-        "service_account_impersonation_url is no account's URL",
-    ),
-    (
-        '{"type": "authorized_user", "service_account_impersonation_url": "http://h.example/serviceAccounts/a@b"}',
-        "over plain http",
-    ),
-    ('{"type": "external_account", "token_url": "canary"}', "is not a URL"),
-    ("[" * 100_000, "no JSON object"),
-]
-
-
-@pytest.mark.parametrize(("content", "reason"), BROKEN)
-def test_a_broken_file_is_named_with_its_fault_and_without_its_content(
-    machine: Machine, content: str, reason: str
-) -> None:
-    path = machine.home / "file.json"
-    path.write_text(content)
-    del machine.environ["CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS"]
-    with pytest.raises(Misconfigured, match=reason) as caught:
-        machine.google(GOOGLE_APPLICATION_CREDENTIALS=str(path)).access()
-    assert str(path) in caught.value.message
-    assert "canary" not in "".join(traceback.format_exception(caught.value)).replace("test_google", "")
-
-
-def test_a_path_that_is_no_file_is_told(machine: Machine) -> None:
-    for path in (machine.home, Path("/dev/zero"), Path("/no/such")):
-        with pytest.raises(Misconfigured):
-            machine.google(GOOGLE_APPLICATION_CREDENTIALS=str(path)).access()
-
-
 # --- acting for a service account
 
 
@@ -468,64 +223,6 @@ def test_a_server_that_hangs_has_no_more_time_than_the_run(machine: Machine) -> 
     with pytest.raises(Failure, match=r"no answer within|the time is up"):
         machine.google(seconds=0.7).access()
     assert time.monotonic() - begun < 5
-
-
-# --- federation
-
-
-def subject(text: str = SUBJECT) -> Token:
-    return Token(value=text, expires=time.time() + 600, source="a test")
-
-
-@pytest.mark.parametrize("audience", [GKE, POOL])
-def test_a_kubernetes_token_is_exchanged_for_an_access_token(machine: Machine, audience: str) -> None:
-    machine.apis.sts.providers[audience] = lambda token: "the principal" if token == SUBJECT else None
-    token = machine.google().federated(subject, audience).access(["https://a"])
-    assert holder(machine, token) == ("the principal", "sts")
-    assert machine.apis.accounts.grants[token.value].scopes == ("https://a",)
-    assert lives_an_hour(token)
-
-
-def test_a_kubernetes_account_may_act_for_a_google_account(machine: Machine) -> None:
-    machine.apis.sts.providers[GKE] = lambda token: "the principal"
-    machine.apis.accounts.actors[TARGET] = {"the principal"}
-    source = machine.google().federated(subject, GKE, impersonate=TARGET)
-    assert claims(source.identity(AUDIENCE))["email"] == TARGET
-    assert holder(machine, source.access(["https://a"])) == (TARGET, "impersonation")
-
-
-@pytest.mark.parametrize(
-    ("audience", "member"),
-    [
-        (GKE, "serviceAccount:demo-project.svc.id.goog[demo/web]"),
-        (
-            POOL,
-            "principal://iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/pool"
-            "/subject/system:serviceaccount:demo:web",
-        ),
-    ],
-)
-def test_a_kubernetes_account_that_may_not_is_named_as_iam_names_it(
-    machine: Machine, audience: str, member: str
-) -> None:
-    machine.apis.sts.providers[audience] = lambda token: "the principal"
-    with pytest.raises(Denied) as caught:
-        machine.google().federated(subject, audience, impersonate=TARGET).identity(AUDIENCE)
-    assert caught.value.hint.endswith(f"--role=roles/iam.workloadIdentityUser --member='{member}'")
-
-
-def test_errors_of_federation_are_told_apart(machine: Machine) -> None:
-    with pytest.raises(Misconfigured, match="invalid_target"):
-        machine.google().federated(subject, GKE).access(["a"])
-    machine.apis.sts.providers[GKE] = lambda token: None
-    with pytest.raises(Denied, match="untrusted issuer") as caught:
-        machine.google().federated(subject, GKE).access(["a"])
-    assert "iss=me" in caught.value.hint
-    with pytest.raises(Misconfigured, match="issues no ID tokens"):
-        machine.google().federated(subject, GKE).identity(AUDIENCE)
-    for audience in ("", "https://sts", "identitynamespace:", "identitynamespace:a", "identitynamespace::b"):
-        with pytest.raises(Misconfigured, match="is not an audience"):
-            machine.google().federated(subject, audience)
 
 
 # --- where Google is, and what is kept
