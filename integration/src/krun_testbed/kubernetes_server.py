@@ -23,7 +23,7 @@ from krun_testbed.kubernetes_tokens import Reviewer
 
 # As GKE names itself in the tokens that it signs.
 ISSUER = "https://container.googleapis.com/v1/projects/demo-project/locations/us-central1/clusters/demo"
-STARTUP = 180.0  # seconds; it takes about three on a machine that has nothing else to do
+STARTUP = 60.0  # seconds; it takes about three on a machine that has nothing else to do
 SERVICES = "10.96.0.0/16"
 # Addresses of no machine (RFC 5737, and a private one): a proxy leads from there to where the server listens.
 PUBLIC = "203.0.113.10"
