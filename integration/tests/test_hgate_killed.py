@@ -120,9 +120,8 @@ def check(rounds: Rounds, services: dict[str, str]) -> None:
     for key, item in seen.items():
         assert written.is_untouched(reconcile.whole(key, item)), key
     assert not rounds.run().is_changed
-    told = [item["message"] for item in rounds.kube.list(f"/api/v1/namespaces/{namespace}/events")]
-    owners = [item["involvedObject"]["uid"] for item in rounds.kube.list(f"/api/v1/namespaces/{namespace}/events")]
-    assert len(set(zip(owners, told, strict=True))) == len(told)
+    told = [(item["involvedObject"]["uid"], item["message"]) for item in rounds.events(namespace)]
+    assert len(set(told)) == len(told)
     by_name = {refused.ref.name for refused in rounds.result().refused}
     assert by_name == {name for name, url in services.items() if "foreign" in url}
 

@@ -93,19 +93,15 @@ def service(name: str, said: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def events(rounds: Rounds, namespace: str) -> list[dict[str, Any]]:
-    return rounds.kube.list(f"/api/v1/namespaces/{namespace}/events")
-
-
 def test_each_attack_is_refused_by_an_event_and_has_no_other_effect(kubernetes: Kubernetes, rounds: Rounds) -> None:
     victim, evil = rounds.namespaces
     before = {key: item["metadata"]["resourceVersion"] for key, item in rounds.seen().items() if key[1] == victim}
     assert len(before) == 4
     for name, (said, _) in ATTACKS.items():
         kubernetes.apply(service(name, said), namespace=evil)
-    while rounds.run().failed or len(events(rounds, evil)) < len(ATTACKS):
-        assert len(events(rounds, evil)) % 25 == 0  # each round tells a few of one namespace
-    told = {item["involvedObject"]["name"]: item for item in events(rounds, evil)}
+    while rounds.run().failed or len(rounds.events(evil)) < len(ATTACKS):
+        assert len(rounds.events(evil)) % 25 == 0  # each round tells a few of one namespace
+    told = {item["involvedObject"]["name"]: item for item in rounds.events(evil)}
     for name, (_, word) in ATTACKS.items():
         event = told[name]
         assert (event["type"], event["reason"]) == ("Warning", "Refused")
@@ -118,7 +114,7 @@ def test_each_attack_is_refused_by_an_event_and_has_no_other_effect(kubernetes: 
     after = {key: item["metadata"]["resourceVersion"] for key, item in rounds.seen().items() if key[1] == victim}
     assert after == before
     assert [key for key in rounds.seen() if key[1] == evil] == []
-    assert events(rounds, victim) == []
+    assert rounds.events(victim) == []
 
 
 def test_an_event_is_told_once_by_all_replicas_together(kubernetes: Kubernetes, rounds: Rounds) -> None:
@@ -128,7 +124,7 @@ def test_an_event_is_told_once_by_all_replicas_together(kubernetes: Kubernetes, 
     rounds.run()
     other = Rounds(kube=rounds.kube, namespaces=rounds.namespaces, policy=rounds.policy)
     assert other.run().failed == []
-    assert len(events(rounds, evil)) == 1
+    assert len(rounds.events(evil)) == 1
 
 
 def test_a_declaration_that_becomes_a_refused_one_loses_what_it_had(kubernetes: Kubernetes, rounds: Rounds) -> None:
@@ -177,11 +173,11 @@ def test_a_config_map_full_of_services_is_refused_by_one_event(kubernetes: Kuber
     evil = rounds.namespaces[1]
     kubernetes.config_map("hgate", {f"web-{number}": URL for number in range(5000)}, namespace=evil)
     rounds.run()
-    (event,) = events(rounds, evil)
+    (event,) = rounds.events(evil)
     assert "5000 services in one config map" in event["message"]
     kubernetes.config_map("hgate", {f"web-{number}": "x" for number in range(900)}, namespace=evil)
     rounds.run()
-    assert len(events(rounds, evil)) <= 26
+    assert len(rounds.events(evil)) <= 26
 
 
 def test_what_is_larger_than_an_annotation_may_be_does_not_even_get_there(
@@ -210,7 +206,7 @@ def test_who_turns_mutual_tls_off_is_told_at_the_rule_that_does_it(kubernetes: K
     kubernetes.apply(rule("theirs", host, "SIMPLE"), namespace=evil)
     for _ in range(2):
         assert rounds.run().failed == []
-    told = [event for namespace in (victim, evil) for event in events(rounds, namespace)]
+    told = [event for namespace in (victim, evil) for event in rounds.events(namespace)]
     assert {event["involvedObject"]["name"] for event in told} == {"plain", "theirs"}
     assert {(event["type"], event["reason"]) for event in told} == {("Warning", "NotMutualTLS")}
     for event in told:
@@ -230,7 +226,7 @@ def test_a_namespace_has_as_many_services_as_the_admins_allow(kubernetes: Kubern
         kubernetes.apply(service(name, {"url": BLUE.replace("blue", name)}), namespace=evil)
     rounds.run()
     followed = {route.service for route in rounds.result().routes if route.namespace == evil}
-    refused = {event["involvedObject"]["name"]: event["message"] for event in events(rounds, evil)}
+    refused = {event["involvedObject"]["name"]: event["message"] for event in rounds.events(evil)}
     assert (len(followed), len(refused)) == (2, 2)
     assert followed | set(refused) == {f"more-{number}" for number in range(4)}
     assert all("may have 2 services outside" in message for message in refused.values())

@@ -48,8 +48,7 @@ def names(rounds: Rounds) -> list[str]:
 
 
 def events(rounds: Rounds) -> list[tuple[str, str]]:
-    items = rounds.kube.list(f"/api/v1/namespaces/{rounds.namespaces[0]}/events")
-    return [(item["reason"], item["message"]) for item in items]
+    return [(item["reason"], item["message"]) for item in rounds.events(rounds.namespaces[0])]
 
 
 def test_an_annotated_service_gets_what_the_template_has(cluster_api: Kubernetes, rounds: Rounds) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hgate.declaration import MANAGER
 from krun_testbed import (
     hgate_deployment,
     hgate_replica,
@@ -120,9 +121,10 @@ class Installed:
                 yield listed["kind"].removesuffix("List"), item
 
     def events(self, namespace: str, *, name: str = "") -> list[dict[str, Any]]:
-        """Events of a namespace, or of one object's name."""
+        """What hgate told in a namespace, or of one object's name."""
         listed = self.world.cluster.kubernetes.admin.get(f"/api/v1/namespaces/{namespace}/events")["items"]
-        return [event for event in listed if not name or event["involvedObject"]["name"] == name]
+        told = [event for event in listed if event.get("source", {}).get("component") == MANAGER]
+        return [event for event in told if not name or event["involvedObject"]["name"] == name]
 
     def refusal(self, namespace: str, name: str) -> dict[str, Any]:
         """The event on an object that was refused; waited for."""

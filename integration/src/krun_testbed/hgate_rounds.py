@@ -15,6 +15,7 @@ import click
 
 from hgate import reconcile, written
 from hgate.cloud_run import Service
+from hgate.declaration import MANAGER
 from hgate.events import Told
 from hgate.kube import Kube, open_kube
 from hgate.reconcile import Done
@@ -80,6 +81,11 @@ class Rounds:
             for item in self._items(kind)
             if written.is_ours(item)
         }
+
+    def events(self, namespace: str) -> list[dict[str, Any]]:
+        """What hgate told: an API server tells of Services whose address its own repair does not know yet, too."""
+        told = self.kube.list(f"/api/v1/namespaces/{namespace}/events")
+        return [event for event in told if event.get("source", {}).get("component") == MANAGER]
 
     def run(self, *, api: reconcile.Api | None = None) -> Done:
         """One round."""
