@@ -6,7 +6,6 @@ the requests that follow.
 
 from __future__ import annotations
 
-import calendar
 import functools
 import os
 import re
@@ -14,6 +13,7 @@ import ssl
 import time
 from base64 import b64decode
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from krun_discover.record import Record
 
@@ -95,8 +95,8 @@ def _moment(element: bytes) -> float:
         text = ("19" if text[:2] >= "50" else "20") + text
     if element[0] not in (UTC_TIME, GENERALIZED_TIME) or not re.fullmatch(r"[0-9]{14}Z", text):
         raise ValueError("not a date")
-    parts = [int(text[:4])] + [int(text[at : at + 2]) for at in range(4, 14, 2)]
-    return float(calendar.timegm((*parts, 0, 0, 0)))
+    month, day, hour, minute, second = (int(text[at : at + 2]) for at in range(4, 14, 2))
+    return datetime(int(text[:4]), month, day, hour, minute, second, tzinfo=UTC).timestamp()
 
 
 @functools.cache

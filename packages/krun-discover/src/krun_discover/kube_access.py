@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 
 from krun_discover.record import Record
 
-USER = re.compile(r'User "((?:[^"\\]|\\.)+)" cannot ')  # kube-apiserver's own words, of every authorizer
-MORE = re.compile(r'(?:in the namespace "[^"]*"|at the cluster scope)(?:: (.*))?$', re.DOTALL)
-ACCOUNT = re.compile(r"system:serviceaccount:([a-z0-9-]+:[a-z0-9.-]+)")
+# Not compiled here: a start in which nothing is refused reads none of it.
+USER = r'User "((?:[^"\\]|\\.)+)" cannot '  # kube-apiserver's own words, of every authorizer
+MORE = r'(?s)(?:in the namespace "[^"]*"|at the cluster scope)(?:: (.*))?$'
+ACCOUNT = r"system:serviceaccount:([a-z0-9-]+:[a-z0-9.-]+)"
 
 
 class Access(Record):
@@ -29,6 +29,8 @@ class Access(Record):
 
 def grant(access: Access, *, user: str) -> str:
     """The commands that let the user do it, and nothing else; without ``user`` a word stands for it."""
+    import shlex  # late, as above
+
     role = "krun-token" if access.resource == "serviceaccounts/token" else f"krun-{access.resource}"
     role += f"-{access.name}" if access.name else ""
     kind = "role" if access.namespace else "clusterrole"
@@ -45,19 +47,19 @@ def grant(access: Access, *, user: str) -> str:
 
 
 def _subject(user: str) -> str:
-    if found := ACCOUNT.fullmatch(user):
+    if found := re.fullmatch(ACCOUNT, user):
         return f"--serviceaccount={found[1]}"
     return f"--user={user or 'USER'}"
 
 
 def user_of(message: str) -> str:
     """As whom the API server knows us, by its refusal; empty when that does not tell, or not in plain text."""
-    found = USER.search(message)
+    found = re.search(USER, message)
     name = found[1].replace('\\"', '"').replace("\\\\", "\\") if found else ""
     return name if name.isprintable() else ""
 
 
 def more_of(message: str) -> str:
     """What a refusal says beyond the usual words: of the platform's own permissions, for one."""
-    found = MORE.search(message)
+    found = re.search(MORE, message)
     return (found[1] or "") if found else message

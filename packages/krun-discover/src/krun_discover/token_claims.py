@@ -15,7 +15,8 @@ MAX_TIME = 1e11  # seconds since 1970; what is more is no time
 TEXT_LIMIT = 300  # characters of somebody else's text in a message of ours
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750 §2.1, so that it can break no header
 # Google's access tokens, refresh tokens and client secrets; JWTs (RFC 7519), whole or in part; then private keys.
-_SECRET = re.compile(
+# Not compiled here: few starts show any text.
+_SECRET = (
     r"\bya29\.[\w.-]+|\b1//[\w-]{10,}|\bGOCSPX-[\w-]+|\beyJ[\w-]{5,}(?:\.[\w-]*)*|-----BEGIN[^-]*PRIVATE KEY-----\S*"
 )
 
@@ -56,6 +57,6 @@ def audiences(token: str) -> tuple[str, ...]:
 def shown(text: str) -> str:
     """Somebody else's text for a message of ours: one line, not long, and what looks like a secret is blacked out."""
     # Before it is cut: half of a token might not look like one any more.
-    line = " ".join(_SECRET.sub("[secret]", text).split())
+    line = " ".join(re.sub(_SECRET, "[secret]", text).split())
     line = "".join(character if character.isprintable() else "?" for character in line)
     return line if len(line) <= TEXT_LIMIT else line[: TEXT_LIMIT - 1] + "…"

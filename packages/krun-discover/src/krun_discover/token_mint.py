@@ -148,9 +148,11 @@ def _google(web: Web, *, environ: Mapping[str, str], cache: TokenCache | None) -
 
 
 def _cache(environ: Mapping[str, str], *, is_new: bool) -> TokenCache | None:
+    if is_new:
+        return None
     from krun_discover import token_cache
 
-    return None if is_new else token_cache.TokenCache(folder=token_cache.folder(environ))
+    return token_cache.TokenCache(folder=token_cache.folder(environ))
 
 
 def _tried(google: GoogleTokens) -> list[str]:

@@ -11,6 +11,8 @@ import os
 import signal
 from pathlib import Path
 
+from krun_launch.spawn import EVERY_SIGNAL
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -40,7 +42,7 @@ def relayed(complaints: Path, *, owner: int | None) -> int:
     try:
         if owner is not None:
             os.fchown(writer, owner, -1)
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, EVERY_SIGNAL)
         try:
             if os.fork() == 0:
                 _child(reader, complaints=complaints)

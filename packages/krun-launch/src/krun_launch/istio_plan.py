@@ -121,7 +121,7 @@ def _token_step(token: ProcessSpec, *, settings: Settings) -> Step:
     return Step(
         name=TOKEN,
         part=token.name,
-        run=token,
+        run=token.but(may_borrow=True),  # all else waits for it
         timeout=settings.ready_timeout + MARGIN,
         setting="KRUN_READY_TIMEOUT",
     )

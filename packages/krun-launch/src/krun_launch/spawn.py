@@ -19,6 +19,7 @@ from krun_launch.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import CodeType
     from typing import ClassVar, NoReturn
 
     from krun_launch.identity import Identity
@@ -28,6 +29,8 @@ SHARED = "shared"  # stays in ours: a terminal's foreground job
 GROUP = "group"  # its own group
 FOREGROUND = "foreground"  # its own group, which becomes the terminal's foreground job
 SESSION = "session"  # its own session, so that no terminal reaches it
+
+EVERY_SIGNAL = frozenset(map(int, signal.valid_signals()))  # asked once: that takes as long as a fork
 
 INHERIT = "inherit"
 NULL = "null"
@@ -50,7 +53,8 @@ class ProcessSpec(Record):
 
     With ``notifies`` it is given a pipe, and its number in KRUN_NOTIFY_FD. Without ``identity`` it runs as we do.
     ``stderr`` is a descriptor that takes the place of ours. With ``complaints`` it is a pipe of the process's own,
-    passed on to ours, and the lines that complain are kept in that file. ``folder`` is where it works.
+    passed on to ours, and the lines that complain are kept in that file. ``folder`` is where it works. With
+    ``may_borrow`` a program for our own Python runs in the interpreter that is here already.
     """
 
     name: str
@@ -66,6 +70,7 @@ class ProcessSpec(Record):
     stderr: int | None = None
     complaints: Path | None = None
     folder: str = ""
+    may_borrow: bool = False
 
     def notifying(self, writer: int) -> ProcessSpec:
         """The same, with this end of a pipe to write to."""
@@ -98,12 +103,18 @@ def spawn(spec: ProcessSpec) -> int:
         _give_streams(spec)
     else:
         adopt = None
+    code = None
+    if spec.may_borrow:
+        # Late: few programs are waited for. Before the fork, as above.
+        from krun_launch import borrowed
+
+        code = borrowed.program(spec.argv[0], env=spec.env)
     # Until the child has its own dispositions: it would note a signal in our pipe, as if it had come to us.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, EVERY_SIGNAL)
     try:
         pid = os.fork()
         if pid == 0:
-            _child(spec, parent=parent, writer=writer, adopt=adopt)
+            _child(spec, parent=parent, writer=writer, adopt=adopt, code=code)
     except OSError as error:
         os.close(reader)
         raise CannotRun(
@@ -120,10 +131,21 @@ def spawn(spec: ProcessSpec) -> int:
     return pid
 
 
-def _child(spec: ProcessSpec, *, parent: int, writer: int, adopt: Callable[[Identity], None] | None) -> NoReturn:
+def _child(
+    spec: ProcessSpec,
+    *,
+    parent: int,
+    writer: int,
+    adopt: Callable[[Identity], None] | None,
+    code: CodeType | None,
+) -> NoReturn:
     """Between fork and exec: nothing here may return into the caller's code."""
     try:
         _prepare(spec, parent=parent, adopt=adopt)
+        if code is not None:
+            from krun_launch import borrowed
+
+            borrowed.run(code, argv=spec.argv, env=spec.env)
         os.execvpe(spec.argv[0], spec.argv, dict(spec.env))
     except OSError as error:
         os.write(writer, str(error.errno or errno.EIO).encode())
@@ -148,7 +170,7 @@ def _prepare(spec: ProcessSpec, *, parent: int, adopt: Callable[[Identity], None
     # exec keeps ignored signals ignored (Python ignores SIGPIPE and SIGXFSZ): a program expects neither.
     # The mask comes last: what was held back so far takes the child with it, as it should.
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    for number in EVERY_SIGNAL - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ATTEMPT = 5.0  # seconds for one answer of a probe
 PAUSES = (0.002, 0.05)  # seconds between attempts: the shortest, and the longest
-LATE = 0.05  # of the time waited so far: how much later than it could a step may go on
+LATE = 0.02  # of the time waited so far: how much later than it could a step may go on
 
 
 class Start:
