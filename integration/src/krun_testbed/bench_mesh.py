@@ -2,6 +2,7 @@
 
 ``python -m krun_testbed.bench_mesh`` runs it alone, as root. There is one istiod; each run is in a network namespace of
 its own that is new. What a platform brings is there before the clock starts, alike for all: files, accounts, rules.
+Our commands are those of an installation (``installed``), not of this tree.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from pathlib import Path
 
 import click
 
-from krun_testbed import components, istio_build, istiod, mesh_cluster, mesh_workload, processes
+from krun_testbed import components, installed, istio_build, istiod, mesh_cluster, mesh_workload, processes
 from krun_testbed import kubernetes as kubernetes_api
 from krun_testbed.bench import APPLICATION, System, rounds, table
+from krun_testbed.installed import Installed
 from krun_testbed.mesh_agent import USER, is_ready
 from krun_testbed.mesh_cluster import Cluster
 from krun_testbed.mesh_network import Place
 
 NAME = "web"
+PACKAGES = ("krun-discover", "krun-iptables", "krun-launch", "hbone")
 BY_HAND = "agent, Envoy and app by hand"
 BARE = "bare python -I"
 TOKEN = "var/run/secrets/tokens/istio-token"
@@ -39,6 +42,7 @@ class Scene:
 
     cluster: Cluster
     namespace: str
+    installed: Installed
 
     @contextlib.contextmanager
     def workload(self, mode: str) -> Iterator[Workload]:
@@ -75,14 +79,14 @@ class Workload:
 
     def rules(self) -> dict[str, str]:
         """What krun-launch wants krun-iptables to know."""
-        told = self.place.run(components.command("krun-launch"), "--rules", "--no-env", env=self.env)
+        told = self.place.run(self.scene.installed.command("krun-launch"), "--rules", "--no-env", env=self.env)
         return dict(word.split("=", 1) for word in shlex.split(told.stdout))
 
     def intercept(self) -> None:
         """The rules that krun would have, when there are any."""
         if self.mode == "captured":
             wanted = self.rules()
-            done = self.place.run(components.command("krun-iptables"), env={**self.env, **wanted})
+            done = self.place.run(self.scene.installed.command("krun-iptables"), env={**self.env, **wanted})
             if done.returncode or not wanted:
                 raise click.ClickException(f"krun-iptables: {done.stderr}")
 
@@ -150,7 +154,7 @@ def launched(scene: Scene, mode: str, *, has_token: bool = False) -> Callable[[]
             workload.intercept()
             if has_token:
                 _mount(workload)
-            argv = [components.command("krun-launch"), "--no-env", "--", *workload.app]
+            argv = [scene.installed.command("krun-launch"), "--no-env", "--", *workload.app]
             env = {**workload.env, "KRUN_INTERCEPTION": INTERCEPTION[mode]}
             started = time.monotonic()
             with processes.start(place.inside(argv, cwd=place.folder), env=env) as running:
@@ -165,7 +169,7 @@ def entered(scene: Scene, mode: str) -> Callable[[], float]:
     def measure() -> float:
         with scene.workload(mode) as workload:
             place = workload.place
-            argv = [components.command("krun"), "--", *workload.app]
+            argv = [scene.installed.command("krun"), "--", *workload.app]
             # In whitebox there are to be no rules: krun would have them applied.
             more = {"KRUN_INTERCEPTION": "none"} if mode == "whitebox" else {}
             started = time.monotonic()
@@ -180,7 +184,7 @@ def alone(scene: Scene, *argv: str) -> Callable[[], float]:
 
     def measure() -> float:
         with scene.workload("captured") as workload:
-            rules = workload.rules() if argv[0] == components.command("krun-iptables") else {}
+            rules = workload.rules() if argv[0] == scene.installed.command("krun-iptables") else {}
             started = time.monotonic()
             done = workload.place.run(*argv, env={**workload.env, **rules})
             taken = time.monotonic() - started
@@ -205,13 +209,13 @@ def answered(scene: Scene) -> Callable[[], float]:
 
 def steps(scene: Scene) -> list[System]:
     """What krun runs one after the other, each alone; the last is no step, but a part of the one before."""
-    launch, token = components.command("krun-launch"), components.command("krun-token")
+    launch, token = scene.installed.command("krun-launch"), scene.installed.command("krun-token")
     asked = ("kubernetes", "--audience", istiod.AUDIENCE, "--namespace", scene.namespace)
     return [
         System(name=BARE, measure=alone(scene, sys.executable, "-I", "-c", "")),
-        System(name="krun-discover", measure=alone(scene, components.command("krun-discover"))),
+        System(name="krun-discover", measure=alone(scene, scene.installed.command("krun-discover"))),
         System(name="krun-launch --rules", measure=alone(scene, launch, "--rules", "--no-env")),
-        System(name="krun-iptables", measure=alone(scene, components.command("krun-iptables"))),
+        System(name="krun-iptables", measure=alone(scene, scene.installed.command("krun-iptables"))),
         System(name="krun-token", measure=alone(scene, token, *asked)),
         System(name="of it the API server's answer", measure=answered(scene)),
     ]
@@ -254,8 +258,11 @@ def report(count: int) -> str:
     if os.geteuid() != 0:
         return "left out: for root only, as rules name users"
     said = []
-    with kubernetes_api.running() as kubernetes, mesh_cluster.running(kubernetes) as cluster:
-        scene = Scene(cluster=cluster, namespace=cluster.namespace())
+    with contextlib.ExitStack() as stack:
+        commands = stack.enter_context(installed.environment(*PACKAGES))
+        kubernetes = stack.enter_context(kubernetes_api.running())
+        cluster = stack.enter_context(mesh_cluster.running(kubernetes))
+        scene = Scene(cluster=cluster, namespace=cluster.namespace(), installed=commands)
         istio_build.make(istio_build.AGENT, version=cluster.istiod.version)
         for mode in INTERCEPTION:
             systems = [

@@ -23,6 +23,7 @@ from krun_testbed import (
     bench_tunnel_start,
     bench_tunnel_systems,
     components,
+    installed,
     load_rounds,
     load_systems,
     processes,
@@ -77,8 +78,9 @@ def starting(place: Place, *, left_out: list[str]) -> Iterator[dict[str, Start]]
         stack.enter_context(bench_tunnel_systems.envoy_server(place, is_tls=True))
         processes.wait_for_port(place.address, TLS)
         processes.wait_for_port(place.address, SERVER)
-        found.update(_secure(place, source=source))
-        found["hbone h2c"] = stack.enter_context(_plain(place, source=source))
+        hbone = stack.enter_context(installed.environment("hbone")).command("hbone")
+        found.update(_secure(place, hbone=hbone, source=source))
+        found["hbone h2c"] = stack.enter_context(_plain(place, hbone=hbone, source=source))
         try:
             sshd = stack.enter_context(bench_tunnel_ssh.server(address=place.address, folder=place.folder / "ssh"))
             command = bench_tunnel_ssh.proxy_command(sshd, f"{address}:{source}")
@@ -88,7 +90,7 @@ def starting(place: Place, *, left_out: list[str]) -> Iterator[dict[str, Start]]
         yield found
 
 
-def _secure(place: Place, *, source: int) -> dict[str, Start]:
+def _secure(place: Place, *, hbone: str, source: int) -> dict[str, Start]:
     """Clients with TLS: with the one root that they need, and with the system's as well, as users have them: a file of
     all, and a folder, in which this one root is."""
     roots = place.folder / "roots"
@@ -97,7 +99,7 @@ def _secure(place: Place, *, source: int) -> dict[str, Start]:
     openssl = components.program("openssl", package="openssl")
     processes.run([openssl, "rehash", str(roots)])
     argv = [openssl, "s_client", "-quiet", "-verify_return_error", "-connect", f"{place.address}:{TLS}"]
-    hbone = [components.command("hbone"), bench_tunnel_systems.hbone_url(place, source, is_tls=True)]
+    ours = [hbone, bench_tunnel_systems.hbone_url(place, source, is_tls=True)]
     connect_to = f"{place.address}:{SERVER}"
     one = processes.environment(KRUN_CONNECT_TO=connect_to, KRUN_CA_FILE=str(place.root))
     many = processes.environment(KRUN_CONNECT_TO=connect_to, SSL_CERT_DIR=str(roots))
@@ -106,13 +108,13 @@ def _secure(place: Place, *, source: int) -> dict[str, Start]:
         "openssl s_client": first_byte(argv, env=many),
         "openssl s_client, one root": first_byte([*argv, "-CAfile", str(place.root)]),
         BARE: first_byte([sys.executable, "-I", "-S", "-c", "print()"]),
-        "hbone tls": first_byte(hbone, env=many),
-        "hbone tls, one root": first_byte(hbone, env=one),
+        "hbone tls": first_byte(ours, env=many),
+        "hbone tls, one root": first_byte(ours, env=one),
     }
 
 
 @contextlib.contextmanager
-def _plain(place: Place, *, source: int) -> Iterator[Start]:
+def _plain(place: Place, *, hbone: str, source: int) -> Iterator[Start]:
     """hbone to a server without TLS, at another port."""
     port = SERVER + 1
     targets = [(place.servers.address, source)]
@@ -120,7 +122,7 @@ def _plain(place: Place, *, source: int) -> Iterator[Start]:
     with bench_tunnel_systems.envoy(place, "plain", config):
         processes.wait_for_port(place.address, port)
         url = f"http://{place.address}:{port}/_hbone/{source}"
-        yield bench_tunnel_start.first_byte([components.command("hbone"), url])
+        yield bench_tunnel_start.first_byte([hbone, url])
 
 
 @click.command()

@@ -44,7 +44,11 @@ class ClusterWatch:
             self._forget()
             self._due = now + EVERY
             return EVERY
-        self._ask(istio_scopes.CHANGE, then=self._compare)
+        if self.has_looked:
+            self._ask(istio_scopes.CHANGE, then=self._compare)
+        else:
+            # The names at once: the application is waiting. What they belong to is asked the next time.
+            self._ask(istio_scopes.NAMES, then=lambda names: self._write(names, change=""))
         return LIMIT
 
     def close(self) -> None:
