@@ -24,13 +24,13 @@ OF_PYTHON = "PYTHON"  # settings of an interpreter, which ours has taken from it
 
 def program(path: str, *, env: Mapping[str, str]) -> CodeType | None:
     """The program of a script; None when another interpreter is to run it, or one with other settings than ours."""
-    if _settings(env) != _settings(os.environ):
+    if not sys.executable or _settings(env) != _settings(os.environ):
         return None
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - no need of paths
             if file.readline(FIRST_LINE).rstrip() != b"#!" + os.fsencode(sys.executable):
                 return None
-            return compile(b"\n" + file.read(), path, "exec")
+            return compile(b"\n" + file.read(), path, "exec", dont_inherit=True)
     except (OSError, SyntaxError, ValueError):
         return None  # whoever executes it says why it cannot be
 
