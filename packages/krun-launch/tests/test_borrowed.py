@@ -67,6 +67,7 @@ class Started:
 
     def __init__(self, folder: Path) -> None:
         self.script = folder / "krun-shown"
+        self.flags: tuple[str, ...] = ()  # of the interpreter that starts it
         self.env = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "MESH": "a=b"}
 
     def write(self, body: str, *, first: str = f"#!{sys.executable}") -> None:
@@ -76,7 +77,7 @@ class Started:
     def run(self, way: str, **env: str) -> tuple[str, str]:
         """What it said on stderr, where stdout leads too, and the last line of who started it."""
         words = [f"{name}={value}" for name, value in {**self.env, **env}.items()]
-        argv = [sys.executable, "-c", STARTER, way, str(self.script), str(self.script.parent), *words]
+        argv = [sys.executable, *self.flags, "-c", STARTER, way, str(self.script), str(self.script.parent), *words]
         done = processes.run(argv, env={name: value for name, value in self.env.items() if name != "MESH"})
         return done.stderr, done.stdout.strip()
 
@@ -121,6 +122,8 @@ def test_settings_of_python_that_are_not_ours_get_an_interpreter_of_their_own(st
     started.write(SHOW)
     assert started.shown("borrowed", PYTHONHASHSEED="1")["is_borrowed"] is False
     assert started.shown("borrowed", KRUN_LOG_LEVEL="debug")["is_borrowed"] is True
+    started.flags = ("-I",)
+    assert started.shown("borrowed")["is_borrowed"] is False
 
 
 def test_program_that_is_no_program_fails_as_it_does_when_it_is_executed(started: Started) -> None:
