@@ -164,6 +164,7 @@ FAULTS = {
     "pings": broken(asked(frame(PING, payload=bytes(8)) * 12_000), CALM, "carry nothing"),
     "settings": broken(asked(frame(SETTINGS) * 12_000), CALM, "carry nothing"),
     "empty payload": broken(opened(frame(DATA, stream=1) * 12_000), CALM, "carry nothing"),
+    "informations": broken(asked(answer(block=field(b":status", b"103")) * 12_000), CALM, "carry nothing"),
     "empty continuations": broken(
         asked(frame(HEADERS, stream=1), frame(CONTINUATION, stream=1) * 12_000), CALM, "carry nothing"
     ),

@@ -166,6 +166,20 @@ def test_peer_that_overruns_the_window_loses_the_connection() -> None:
     assert pair.server.data_to_send()[3] == frames.GOAWAY
 
 
+def test_peer_that_overruns_the_window_of_a_stream_that_we_have_reset_loses_the_connection() -> None:
+    pair = Pair(stream_window=32768)
+    stream = pair.tunnel()
+    pair.server.reset(stream, tunnel.CANCEL)
+    pair.server.data_to_send()
+    stray = b"\x00\x40\x00\x00\x00" + stream.to_bytes(4, "big") + bytes(16384)
+    # What may have been under way.
+    assert pair.server.receive(stray) == []
+    assert pair.server.receive(stray) == []
+    (ended,) = pair.server.receive(b"\x00\x00\x01\x00\x00" + stream.to_bytes(4, "big") + b"x")
+    assert isinstance(ended, ConnectionEnded)
+    assert pair.server.data_to_send()[3] == frames.GOAWAY
+
+
 def test_reset_ends_both_directions() -> None:
     pair = Pair()
     stream = pair.tunnel()

@@ -114,7 +114,7 @@ class Arrival:
             self._streams.owed = 0
         flow = self._streams.open_streams.get(stream)
         if flow is None or flow.is_ended_by_peer:
-            self._report(self._unwanted(stream))
+            self._report(self._unwanted(stream, length))
             return None
         if length > max(0, flow.allowed):  # below 0 while the peer did not know yet; nothing is always allowed
             raise FrameError("more payload than the stream's window", code=FLOW_CONTROL_ERROR)
@@ -202,14 +202,17 @@ class Arrival:
         elif was <= 0:
             self._report([WindowOpened(stream=stream)])
 
-    def _unwanted(self, stream: int) -> list[Event]:
-        """Payload for a stream that the peer has ended, or that is over."""
+    def _unwanted(self, stream: int, length: int) -> list[Event]:
+        """Payload for a stream that the peer has ended, or that is over. That is no fault of one that we have reset, as
+        far as its window went: nothing is given back to that."""
         self._streams.check_known(stream)
         if stream in self._streams.open_streams:
             return self._broken(stream, STREAM_CLOSED)
         if not self._streams.closed.was_reset_by_us(stream):
             self._streams.out += frames.reset(stream=stream, code=STREAM_CLOSED)
-            self._streams.closed.add(stream, is_ours=True)  # said once
+            self._streams.closed.add(stream, left=self._streams.stream_window)  # said once
+        elif not self._streams.closed.may_send(stream, length):
+            raise FrameError("more payload than the window of a stream that is over", code=FLOW_CONTROL_ERROR)
         return []
 
     def _reset_by_peer(self, frame: bytes) -> list[Event]:
@@ -246,7 +249,6 @@ class Arrival:
         return [StreamReset(stream=stream, code=code)]
 
     def _receive_block(self, block: Block) -> list[Event]:
-        self._streams.idle.earn()
         stream = block.stream
         flow = self._streams.open_streams.get(stream)
         if flow is None:
@@ -256,14 +258,17 @@ class Arrival:
         if self._streams.is_client and not flow.is_answered:
             status = blocks.status(block.fields)
             if 100 <= status < 200:
+                self._streams.idle.spend()  # there may be any number of them
                 if block.ends:  # an end where none may be (RFC 9113 §8.1): of this stream alone
                     return self._broken(stream, PROTOCOL_ERROR)
                 return [InformationReceived(stream=stream, status=status, fields=block.fields)]
             flow.is_answered = True
+            self._streams.idle.earn()
             events: list[Event] = [ResponseReceived(stream=stream, status=status, fields=block.fields)]
             return events + self._ended(flow) if block.ends else events
         if not block.ends:  # trailers without an end
             return self._broken(stream, PROTOCOL_ERROR)
+        self._streams.idle.earn()
         return [TrailersReceived(stream=stream, fields=block.fields), *self._ended(flow)]
 
     def _head_of_another(self, block: Block) -> list[Event]:
@@ -273,14 +278,17 @@ class Arrival:
             self._streams.check_known(stream)
         if self._streams.is_client or stream <= self._streams.highest:
             if self._streams.closed.was_reset_by_us(stream):
+                self._streams.idle.spend()
                 return []
             code = STREAM_CLOSED if stream in self._streams.closed else PROTOCOL_ERROR
             raise FrameError(f"headers of stream {stream}, which is over", code=code)
         self._streams.highest = stream
         if self._streams.is_draining or len(self._streams.open_streams) >= self._streams.max_streams:
             self._streams.out += frames.reset(stream=stream, code=REFUSED_STREAM)
-            self._streams.closed.add(stream, is_ours=True)
+            self._streams.closed.add(stream, left=self._streams.stream_window + self._streams.unread)
+            self._streams.idle.spend()
             return []
+        self._streams.idle.earn()
         flow = self._streams.add(stream)
         method, path = (blocks.text(block.fields, name) for name in (b":method", b":path"))
         events: list[Event] = [StreamOpened(stream=stream, method=method, path=path, fields=block.fields, flow=flow)]

@@ -6,18 +6,25 @@ REMEMBERED = 2000
 
 
 class Closed:
-    """The last of them, and whether we have reset them, so that the peer may not have known yet."""
+    """The last of them; of those that we have reset, what the peer may still send, as it may not have known yet."""
 
     def __init__(self) -> None:
-        self._is_ours: dict[int, bool] = {}
+        self._left: dict[int, int | None] = {}
 
-    def add(self, stream: int, *, is_ours: bool) -> None:
-        if len(self._is_ours) >= REMEMBERED:
-            del self._is_ours[next(iter(self._is_ours))]
-        self._is_ours[stream] = is_ours
+    def add(self, stream: int, *, left: int | None = None) -> None:
+        """``left``: bytes of its window, where we have reset it."""
+        if len(self._left) >= REMEMBERED:
+            del self._left[next(iter(self._left))]
+        self._left[stream] = left
 
     def was_reset_by_us(self, stream: int) -> bool:
-        return self._is_ours.get(stream, False)
+        return self._left.get(stream) is not None
+
+    def may_send(self, stream: int, count: int) -> bool:
+        """Whether so much was left to it, of a stream that we have reset: it is gone then."""
+        left = (self._left[stream] or 0) - count
+        self._left[stream] = max(0, left)
+        return left >= 0
 
     def __contains__(self, stream: int) -> bool:
-        return stream in self._is_ours
+        return stream in self._left

@@ -1,11 +1,14 @@
-"""Frames of the peer that carry nothing (PING, SETTINGS, WINDOW_UPDATE, empty pieces): counts those beyond need."""
+"""Frames of the peer that carry nothing (PING, SETTINGS, WINDOW_UPDATE, empty pieces): counts those beyond need.
+
+So are headers of which nothing comes: informations, and those of streams that are refused or over.
+"""
 
 from __future__ import annotations
 
 from hbone import frames
 
-# So many are free for each piece of payload that we send and each header block of the peer: many clients answer every
-# piece by two or three.
+# So many are free for each piece of payload that we send and each request, answer or trailer of the peer: many clients
+# answer every piece by two or three.
 CREDIT = 4
 MAX_CREDIT = 100_000
 

@@ -174,7 +174,7 @@ class Streams:
         flow.is_over = True
         self.wide_left += flow.width - self.stream_window
         self.open_streams.pop(flow.number, None)
-        self.closed.add(flow.number, is_ours=is_reset_by_us)
+        self.closed.add(flow.number, left=max(0, flow.allowed) if is_reset_by_us else None)
 
     def end_all(self) -> None:
         for flow in self.open_streams.values():
