@@ -47,6 +47,9 @@ ACCOUNT = "outside"
 # Certificates live for a minute, and are renewed when a tenth of it is over: often, and with time to spare.
 OFTEN = {"SECRET_TTL": "60s", "SECRET_GRACE_PERIOD_RATIO": "0.9", "SECRET_GRACE_PERIOD_RATIO_JITTER": "0.01"}
 LONG = 90.0  # seconds, for what takes two renewals
+# Seconds, for what an Envoy learns that had lost its control plane: it looks again 30 s later at the latest
+# (SubscriptionFactory::RetryMaxDelayMs, jittered).
+AGAIN = 30.0 + processes.WAIT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +162,8 @@ class World:
             self.gate.lead(a.place, mesh_gate.server_name(a.host, 8080))
             mesh_agent.wait_for_config(a.place, "_15003")
             mesh_pod.wait_until_served(a.place, self.web.place.address)
-            # The pod's agent may have lost its istiod in a test before, and takes its time to look for it again.
-            self.cluster.settle(a.place, self.web.place, namespace=self.namespace, timeout=LONG)
+            # The pod's proxy may have lost its istiod in a test before.
+            self.cluster.settle(a.place, self.web.place, namespace=self.namespace, timeout=AGAIN)
             yield a
 
     def calls(self, a: Workload) -> Calls:
