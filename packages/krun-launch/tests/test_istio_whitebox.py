@@ -40,7 +40,8 @@ def test_the_files_are_those_on_record() -> None:
     assert sorted(files) == ["istio-override.json", "istio-scopes.json"]
     scripts = {path.name: path.read_text() for path in Path(istio_whitebox.__file__).parent.glob("istio_*.lua")}
     assert len(scripts) == 6
-    for name, content in files.items():
+    for name, line in files.items():
+        content = json.dumps(json.loads(line), indent=1) + "\n"  # so that a difference can be read
         for script, text in scripts.items():
             content = content.replace(json.dumps(text)[1:-1], f"({script})")
         path = DATA / name

@@ -73,7 +73,7 @@ def render(ports: Iterable[int], *, further: Iterable[Json] = ()) -> str:
     by_port = [_scope(str(port), route_configuration_name=str(port)) for port in sorted(ports)]
     outside = _scope(OUTSIDE, route_configuration_name=str(NO_SERVICE))
     direct = _scope(DIRECT, route_configuration=_direct())
-    return json.dumps({"resources": [outside, direct, *further, *by_port]}, indent=1) + "\n"
+    return json.dumps({"resources": [outside, direct, *further, *by_port]}) + "\n"
 
 
 def _scope(key: str, **routes: object) -> Json:

@@ -45,7 +45,7 @@ def override(settings: IstioSettings) -> Json:
 def files(settings: IstioSettings) -> dict[str, str]:
     """The files by name, below the agent's folder: the override, and the scopes until ports are known."""
     return {
-        OVERRIDE: json.dumps(override(settings), indent=1) + "\n",
+        OVERRIDE: json.dumps(override(settings)) + "\n",
         SCOPES: istio_scopes.render(()),
     }
 

@@ -16,9 +16,9 @@ MAX_CONNECTIONS = 1_000_000
 
 
 def files(settings: StaticSettings) -> dict[str, str]:
-    """The files that Envoy reads: name below the run folder, content."""
+    """The files that Envoy reads: name below the run folder, content, in one line: indented ones take Python longer."""
     contents = {"envoy.json": _bootstrap(settings), **secrets(settings)}
-    return {name: json.dumps(content, indent=1) + "\n" for name, content in contents.items()}
+    return {name: json.dumps(content) + "\n" for name, content in contents.items()}
 
 
 def argv(*, envoy: str, run_dir: Path, log_level: str, drain_seconds: int) -> tuple[str, ...]:
