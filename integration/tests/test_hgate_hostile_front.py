@@ -10,11 +10,11 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from krun_testbed import addresses, gate_worker, hostile_front, load_generator, processes
+from krun_testbed.footprint import resident
 from krun_testbed.gate_worker import HELLO, Worker
 from krun_testbed.tunnels import echo, server, target
 
@@ -99,10 +99,6 @@ def good_client(address: str) -> Iterator[socket.socket]:
         while got < len(HELLO):
             got += len(client.recv(65536))
         yield client
-
-
-def resident(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def figures(trips: list[float]) -> str:

@@ -15,6 +15,7 @@ import h2.settings
 import pytest
 
 from krun_testbed import processes
+from krun_testbed.footprint import resident
 from krun_testbed.h2_peers import Peer
 from krun_testbed.processes import Running
 from krun_testbed.tunnels import connect, echo, forward, lines, pipe, read_all, server, target, url
@@ -36,10 +37,6 @@ def descriptors(pid: int) -> int:
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def silent_after_end(connected: socket.socket) -> None:

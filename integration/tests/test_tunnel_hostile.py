@@ -9,11 +9,11 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from krun_testbed import addresses, hostile, processes
+from krun_testbed.footprint import resident
 from krun_testbed.processes import Running
 from krun_testbed.scripted import DATA, PREFACE, SETTINGS, frame
 from krun_testbed.tunnels import connect, echo, server, target
@@ -94,10 +94,6 @@ def round_trips(connected: socket.socket, count: int) -> list[float]:
             pass
         found.append(time.monotonic() - began)
     return sorted(found)
-
-
-def resident(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def figures(trips: list[float]) -> str:

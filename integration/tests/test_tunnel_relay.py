@@ -14,6 +14,7 @@ import pytest
 
 from krun_testbed import processes
 from krun_testbed.certificates import Authority
+from krun_testbed.footprint import resident
 from krun_testbed.tunnels import (
     connect,
     digest_after_end,
@@ -152,10 +153,6 @@ def test_tunnel_that_nobody_reads_holds_up_no_other_and_no_memory(address: str) 
         assert hashlib.sha256(done.stdout).hexdigest() == DIGEST
         assert resident(hboned.pid) - before < 32 * 1024 * 1024
         stalled.set()
-
-
-def resident(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_broken_target_is_broken_for_the_client_and_not_ended(address: str) -> None:

@@ -34,6 +34,11 @@ class Footprint:
         )
 
 
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds, of files too."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def connections(pid: int, address: str, port: int) -> int:
     """How many connections of a process to an address are up."""
     files = _files(pid)
