@@ -11,7 +11,6 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -166,11 +165,7 @@ def test_control_plane_whose_certificate_is_not_valid_by_our_clock(
 def kill_agent(running: processes.Running) -> None:
     """End the agent, which is there and waits for its control plane."""
     running.wait_for("step done step=agent ")
-    (agent,) = [
-        pid
-        for pid in processes.children(running.pid)
-        if b"/pilot-agent" in Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
-    ]
+    (agent,) = [pid for pid in processes.children(running.pid) if "/pilot-agent" in processes.program(pid)]
     os.kill(agent, signal.SIGKILL)
 
 

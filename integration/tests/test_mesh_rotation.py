@@ -246,16 +246,8 @@ def state(a: Workload) -> dict[str, Any]:
 
 def agent_of(a: Workload) -> int:
     """The workload's pilot-agent."""
-    (pid,) = [pid for pid in processes.children(a.running.pid) if "/pilot-agent" in program(pid)]
+    (pid,) = [pid for pid in processes.children(a.running.pid) if "/pilot-agent" in processes.program(pid)]
     return pid
-
-
-def program(pid: int) -> str:
-    """The first word of a command line; a process may be gone meanwhile, as krun-token's are."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").partition("\0")[0]
-    except OSError:
-        return ""
 
 
 def file(pid: int, name: str) -> str:

@@ -76,14 +76,8 @@ def calls_out(a: Workload) -> bool:
 
 def pids(a: Workload, program: str) -> list[int]:
     """The processes of the workload that run a program."""
-    return [pid for pid in processes.children(a.running.pid) if program in command_line(pid).partition(" --")[0]]
-
-
-def command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").replace("\0", " ")
-    except OSError:
-        return ""
+    below = processes.children(a.running.pid)
+    return [pid for pid in below if program in " ".join(processes.command_line(pid)).partition(" --")[0]]
 
 
 def is_alive(pid: int) -> bool:

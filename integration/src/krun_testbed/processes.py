@@ -219,17 +219,30 @@ def listens(address: str, port: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """The processes below a process, at any depth."""
+    """The processes below a process, at any depth; each may be gone by now."""
     found: list[int] = []
     waiting = [pid]
     while waiting:
         parent = waiting.pop()
-        for task in Path(f"/proc/{parent}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{parent}/task").glob("*/children"):
                 below = [int(word) for word in task.read_text().split()]
                 found += below
                 waiting += below
     return found
+
+
+def command_line(pid: int) -> list[str]:
+    """The words of a process; none when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def program(pid: int) -> str:
+    """The first of them."""
+    return next(iter(command_line(pid)), "")
 
 
 def end_children() -> None:
