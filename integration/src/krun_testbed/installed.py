@@ -1,6 +1,6 @@
 """Our commands as users have them: in an environment of its own, out of wheels.
 
-A tree that is installed to be edited looks for its packages longer, which is a fifth of a command's start.
+A tree that is installed to be edited has more folders in which packages are looked for.
 """
 
 from __future__ import annotations
