@@ -1,36 +1,50 @@
 """The entrypoint ``krun``: its own file, under every shell that images have, with the real tools beside it.
 
-Where a test needs a tool to fail in a chosen way, or a krun-launch that can do what this version cannot, a script
-stands in for it and keeps to the same argv, streams and status.
+Where a test needs a tool to fail in a chosen way, a script stands in for it and keeps to the same argv, streams and
+status.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from krun_testbed import components, namespaces, processes, tables
+from krun_testbed import components, installed, namespaces, processes, tables
 
 pytestmark = pytest.mark.loopback
 
 SCRIPT = tables.ROOT / "packages" / "krun-launch" / "scripts" / "krun"
+HINT = "hint: its message is above; the application was not started"
 SHELLS = {"dash": ["dash"], "busybox": ["busybox", "sh"], "sh": []}
-# A krun-launch that wants rules, and says what it was started with.
-CAPTURES = """\
-case "$*" in *--rules*) echo "OUTBOUND_IP_RANGES_INCLUDE='240.240.0.0/16'"; exit 0 ;; esac
-echo "launched ${KRUN_INTERCEPTION-unset} ${OUTBOUND_IP_RANGES_INCLUDE-clean}"
-"""
-# One that wants none.
-DECLINES = """\
-case "$*" in *--rules*) exit 0 ;; esac
-echo "launched ${KRUN_INTERCEPTION-unset}"
+# A krun-launch that takes every step before the plan, and then says what it is going to plan with: the real one would
+# need a mesh to go on.
+ENTERS = f"""#!{sys.executable}
+import os
+from krun_launch import errors
+from krun_launch.entry import Entry, Interrupted
+from krun_launch.facts import Facts
+from krun_launch.signals import Signals
+
+def start():
+    with Signals() as arriving:
+        entry = Entry(os.environ, signals=arriving)
+        found = {{**entry.discover(timeout=30), **os.environ}}
+        facts = Facts(envoy="/bin/true", cannot_switch="", cannot_capture="")
+        try:
+            known = entry.intercept(found, facts=facts)
+        except Interrupted as interrupted:
+            return 128 + interrupted.number
+    print("launched", *(f"{{name}}={{value}}" for name, value in known.items()))
+    return 0
+
+errors.run_plain(start, tool="krun-launch")
 """
 
 
@@ -50,8 +64,11 @@ class Image:
         return self
 
     def stand_in(self, tool: str, text: str) -> Image:
+        return self.write(tool, f"#!/bin/sh\n{text}\n")
+
+    def write(self, tool: str, text: str) -> Image:
         path = self.bin / tool
-        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.write_text(text)
         path.chmod(0o755)
         return self
 
@@ -86,8 +103,8 @@ def whole(image: Image) -> Image:
 
 @pytest.fixture
 def capturing(image: Image) -> Image:
-    """krun and a krun-launch that can capture."""
-    return image.pick("krun-discover").stand_in("krun-launch", CAPTURES)
+    """krun, and a krun-launch that says what came of the steps before its plan."""
+    return image.pick("krun-discover").write("krun-launch", ENTERS)
 
 
 @pytest.mark.parametrize("shell", sorted(SHELLS))
@@ -107,14 +124,9 @@ def test_it_becomes_krun_launch_and_leaves_no_process_between(whole: Image, shel
         assert running.stdout == f"below {running.pid}\nkrun-launch\n"
 
 
-def test_nothing_is_left_of_the_file_while_the_application_runs(whole: Image) -> None:
-    done = whole.run("sh", "-c", 'ls -A "$TMPDIR"; echo listed')
-    assert (done.returncode, done.stdout) == (0, "listed\n")
-
-
-def test_the_application_holds_no_descriptor_of_the_file(whole: Image) -> None:
-    done = whole.run("sh", "-c", "test ! -e /dev/fd/3 && echo clean")
-    assert (done.returncode, done.stdout) == (0, "clean\n")
+def test_the_application_holds_no_descriptor_of_ours(whole: Image) -> None:
+    done = whole.run(sys.executable, "-I", "-c", "import os; print(sorted(os.listdir('/proc/self/fd'))[:-1])")
+    assert (done.returncode, done.stdout) == (0, "['0', '1', '2']\n")
 
 
 def test_version_is_krun_launchs(whole: Image) -> None:
@@ -122,24 +134,41 @@ def test_version_is_krun_launchs(whole: Image) -> None:
     assert (done.returncode, done.stdout) == (0, "krun-launch 0.1.0\n")
 
 
-def test_the_file_is_its_users_alone(image: Image) -> None:
-    image.pick("krun-launch").stand_in("krun-discover", "stat -L -c %a /dev/fd/1 >&2; echo '{}'")
-    done = processes.run(
-        ["sh", "-c", 'umask 0; exec "$0" "$@"', *image.argv("sh", "-c", "umask")], env=image.env(), stdin=""
-    )
-    assert done.stderr.splitlines()[0] == "600"
-    # The application's files are its own business.
-    assert done.stdout == "0000\n"
-
-
 def test_a_discovery_that_fails_ends_the_start_with_its_status_and_message(whole: Image) -> None:
     done = whole.run("echo", "started", MESH="nonsense:")
     assert (done.returncode, done.stdout) == (78, "")
-    assert "krun-discover: error: " in done.stderr
+    first, *_, last, hint = done.stderr.splitlines()
+    assert first.startswith("krun-discover: error: ")
+    assert (last, hint) == ("krun-launch: error: krun-discover ended with 78", HINT)
 
 
-def test_without_krun_discover_the_environment_is_what_is_set(image: Image) -> None:
-    done = image.pick("krun-launch").run("sh", "-c", 'echo "${PORT_http-unset}"')
+def test_a_discovery_that_is_killed_ends_the_start_and_is_named(image: Image) -> None:
+    image.pick("krun-launch").stand_in("krun-discover", "kill -KILL $$")
+    done = image.run("echo", "started")
+    assert (done.returncode, done.stdout) == (137, "")
+    assert done.stderr == f"krun-launch: error: krun-discover ended with 137\n{HINT}\n"
+
+
+def test_what_is_no_environment_ends_the_start_and_the_discovery(image: Image) -> None:
+    image.pick("krun-launch").stand_in("krun-discover", 'echo "pid $$" >&2; echo nonsense; exec sleep 60')
+    done = image.run("echo", "started")
+    assert (done.returncode, done.stdout) == (65, "")
+    assert "krun-launch: error: environment from krun-discover: not a JSON object\n" in done.stderr
+    first = done.stderr.splitlines()[0].split()
+    assert not Path("/proc", first[1]).exists()
+
+
+def test_a_discovery_that_does_not_end_is_given_up_in_time(image: Image) -> None:
+    image.pick("krun-launch").stand_in("krun-discover", "trap '' TERM; sleep 60 & wait; wait")
+    done = image.run("echo", "started", KRUN_ENV_TIMEOUT="0.2")
+    assert (done.returncode, done.stdout) == (75, "")
+    assert "environment from krun-discover: nothing came within 0.2 s" in done.stderr
+
+
+def test_without_krun_discover_the_environment_is_what_is_set(tmp_path: Path) -> None:
+    with installed.environment("krun-launch") as alone:
+        argv = [alone.command("krun"), "sh", "-c", 'echo "${PORT_http-unset}"']
+        done = processes.run(argv, env=processes.environment(PATH="/usr/bin:/bin", KRUN_MODE="none"))
     assert (done.returncode, done.stdout) == (0, "unset\n")
 
 
@@ -147,12 +176,6 @@ def test_without_krun_launch_it_says_so(image: Image) -> None:
     done = image.pick("krun-discover").run("echo", "started")
     assert (done.returncode, done.stdout) == (78, "")
     assert done.stderr == "krun: error: krun-launch: not found\nhint: install krun-launch\n"
-
-
-def test_without_a_folder_for_the_file_it_says_so(whole: Image, tmp_path: Path) -> None:
-    done = whole.run("echo", "started", TMPDIR=str(tmp_path / "none"))
-    assert (done.returncode, done.stdout) == (78, "")
-    assert done.stderr.splitlines()[-1] == "hint: set TMPDIR to a folder that can be written"
 
 
 def test_help_is_on_stdout_and_another_flag_is_wrong_usage(image: Image) -> None:
@@ -190,7 +213,8 @@ def test_what_krun_iptables_could_do_is_told_to_krun_launch(
     capturing.stand_in("krun-iptables", f'echo "told $OUTBOUND_IP_RANGES_INCLUDE"; exit {status}')
     done = capturing.run("app", shell=SHELLS[shell], KRUN_MODE="captured")
     # What krun-iptables is told is its own business: neither krun-launch nor the application sees it.
-    assert (done.returncode, done.stdout) == (0, f"told 240.240.0.0/16\nlaunched {word} clean\n")
+    assert (done.returncode, done.stdout) == (0, f"launched KRUN_INTERCEPTION={word}\n")
+    assert done.stderr == "told 240.240.0.0/16\n"
 
 
 @pytest.mark.parametrize("shell", sorted(SHELLS))
@@ -200,7 +224,7 @@ def test_words_that_may_be_the_applications_own_do_not_turn_interception_off(cap
         "krun-iptables", 'env | grep -E "^(DRY_RUN|PROBE_TIMEOUT|CLEANUP_ONLY|SKIP_RULE_APPLY)="; exit 0'
     )
     done = capturing.run("app", shell=SHELLS[shell], KRUN_MODE="captured", **names)
-    assert (done.returncode, done.stdout) == (0, "launched redirect clean\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "launched KRUN_INTERCEPTION=redirect\n", "")
 
 
 @pytest.mark.parametrize("status", [1, 69, 70, 78, 126])
@@ -208,31 +232,45 @@ def test_any_other_status_of_krun_iptables_ends_the_start_with_it(capturing: Ima
     capturing.stand_in("krun-iptables", f"exit {status}")
     done = capturing.run("app", KRUN_MODE="captured")
     assert (done.returncode, done.stdout) == (status, "")
-    assert f"krun: error: krun-iptables ended with {status}\nhint: " in done.stderr
+    assert done.stderr == f"krun-launch: error: krun-iptables ended with {status}\n{HINT}\n"
 
 
-def test_no_rule_is_touched_where_krun_launch_wants_none(image: Image) -> None:
-    image.pick("krun-discover").stand_in("krun-launch", DECLINES)
-    image.stand_in("krun-iptables", "echo touched >&2; exit 70")
-    done = image.run("app", KRUN_MODE="auto")
-    assert (done.returncode, done.stdout) == (0, "launched unset\n")
-    assert "touched" not in done.stderr
+@pytest.mark.parametrize("mode", ["auto", "none", "whitebox"])
+def test_no_rule_is_touched_where_none_are_wanted(capturing: Image, mode: str) -> None:
+    capturing.stand_in("krun-iptables", "echo touched >&2; exit 70")
+    done = capturing.run("app", KRUN_MODE=mode)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "launched\n", "")
 
 
 @pytest.mark.parametrize("word", ["redirect", "none"])
 def test_no_rule_is_touched_where_the_user_has_seen_to_them(capturing: Image, word: str) -> None:
     capturing.stand_in("krun-iptables", "echo touched >&2; exit 70")
     done = capturing.run("app", KRUN_MODE="captured", KRUN_INTERCEPTION=word)
-    assert (done.returncode, done.stdout) == (0, f"launched {word} clean\n")
-    assert "touched" not in done.stderr
+    assert (done.returncode, done.stdout, done.stderr) == (0, "launched\n", "")
 
 
-def test_an_image_without_krun_iptables_leaves_the_question_open(capturing: Image) -> None:
-    # A PATH that leads nowhere else: a krun-iptables of this machine would be taken, and change its rules.
-    for name in ("mktemp", "rm"):
-        (capturing.bin / name).symlink_to(components.program(name, package="coreutils"))
-    done = capturing.run("app", KRUN_MODE="captured", PATH=str(capturing.bin))
-    assert (done.returncode, done.stdout) == (0, "launched unset clean\n")
+@pytest.mark.parametrize("shell", sorted(SHELLS))
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_while_rules_are_applied_ends_that_and_the_start(
+    capturing: Image, shell: str, number: int, status: int
+) -> None:
+    capturing.stand_in("krun-iptables", 'echo "pid $$" >&2; exec sleep 60')
+    with processes.start(
+        capturing.argv("app", shell=SHELLS[shell]), env=capturing.env(KRUN_MODE="captured")
+    ) as running:
+        below = int(running.wait_for(r"^pid (\d+)$")[1])
+        running.signal(number)
+        assert running.wait() == status
+    assert not Path(f"/proc/{below}").exists()
+
+
+def test_an_image_without_krun_iptables_leaves_the_question_open(tmp_path: Path) -> None:
+    with installed.environment("krun-launch") as alone:
+        (alone.folder / "krun-launch").write_text(ENTERS.replace(sys.executable, alone.command("python")))
+        # A PATH that leads nowhere else: a krun-iptables of this machine would be taken, and change its rules.
+        env = processes.environment(PATH=str(tmp_path), KRUN_MODE="captured")
+        done = processes.run([alone.command("krun"), "app"], env=env)
+    assert (done.returncode, done.stdout) == (0, "launched\n")
 
 
 def test_a_mode_that_krun_launch_refuses_ends_before_any_rule(image: Image) -> None:
@@ -257,7 +295,7 @@ def test_a_start_that_fails_leaves_no_rule_behind(whole: Image) -> None:
             assert rules(own) == []
         # Rules that cannot be: nothing of them is there, and the start ends with the tool's status.
         (whole.bin / "krun-launch").unlink()
-        whole.stand_in("krun-launch", CAPTURES)
+        whole.write("krun-launch", ENTERS)
         env = whole.env(KRUN_MODE="captured", OUTBOUND_PORTS_EXCLUDE="70000")
         done = own.run(*whole.argv("echo", "started"), env=env)
         assert (done.returncode, done.stdout) == (78, ""), done.stderr
@@ -271,9 +309,9 @@ def test_real_rules_stand_before_krun_launch_starts(capturing: Image) -> None:
     env = capturing.env(KRUN_MODE="captured")
     with namespaces.namespace() as own:
         without = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin", *capturing.argv("app")]
-        assert own.run(*without, env=env).stdout == "launched none clean\n"
+        assert own.run(*without, env=env).stdout == "launched KRUN_INTERCEPTION=none\n"
         assert rules(own) == []
-        assert own.run(*capturing.argv("app"), env=env).stdout == "launched redirect clean\n"
+        assert own.run(*capturing.argv("app"), env=env).stdout == "launched KRUN_INTERCEPTION=redirect\n"
         assert "-A OUTPUT -j ISTIO_OUTPUT" in rules(own)
 
 
@@ -304,10 +342,3 @@ def test_the_shell_scripts_are_clean() -> None:
 
 def test_the_installed_command_is_this_file() -> None:
     assert Path(components.command("krun")).read_bytes() == SCRIPT.read_bytes()
-
-
-def test_every_variable_of_ours_in_it_stands_in_the_table() -> None:
-    rows = tables.variables()
-    used = set(re.findall(r"\bKRUN_\w+", SCRIPT.read_text(encoding="utf-8")))
-    assert used == {name for name, row in rows.items() if "krun" in row.read_by | row.set_by}
-    assert "krun" in rows["KRUN_INTERCEPTION"].set_by

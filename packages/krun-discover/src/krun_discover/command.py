@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from krun_discover import flags
-from krun_discover.options import FORMATS, Options, token
+from krun_discover.options import FORMATS, Options, is_descriptor, token
 
 EPILOG = """\b
 Variables:
@@ -57,6 +57,12 @@ def _tokens(context: click.Context, parameter: click.Parameter, texts: tuple[str
         raise click.BadParameter(str(error), ctx=context, param=parameter) from None
 
 
+def _descriptor(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    if text is not None and not is_descriptor(text):
+        raise click.BadParameter(f"{text!r} is not a descriptor above 2", ctx=context, param=parameter)
+    return None if text is None else int(text)
+
+
 @click.command(
     cls=_WithDoctor,
     invoke_without_command=True,
@@ -85,6 +91,12 @@ def _tokens(context: click.Context, parameter: click.Parameter, texts: tuple[str
 @click.option(
     "--context", "kube_context", default="", metavar="NAME", help="Of the kubeconfig, instead of its current one."
 )
+@click.option(
+    "--stay",
+    metavar="FD",
+    callback=_descriptor,
+    help="For krun-launch --enter: afterwards be the krun-token whose command line comes by this socket.",
+)
 @flags.timeout("all of it")
 @flags.of_log
 @click.version_option(package_name="krun-discover", message="%(prog)s %(version)s")
@@ -97,6 +109,7 @@ def command(
     explain: bool,
     token_texts: tuple[tuple[str, str], ...],
     kube_context: str,
+    stay: int | None,
     timeout: float,
     log_level: str,
     log_format: str,
@@ -123,6 +136,7 @@ def command(
             context=kube_context,
             timeout=timeout,
             tokens=token_texts,
+            stay=stay,
             log_level=log_level,
             log_format=log_format,
         )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 TOOL = "krun-discover"
 FORMATS = ("json", "shell", "dotenv")
-VALUES = ("--mesh", "--format", "--context", "--timeout")
+VALUES = ("--mesh", "--format", "--context", "--timeout", "--stay")
 TOKEN = "--token"
 
 
@@ -25,6 +25,7 @@ class Options(Record):
     context: str = ""
     timeout: float = 60.0
     tokens: tuple[tuple[str, str], ...] = ()  # audience and file
+    stay: int | None = None  # the descriptor by which it is told what to be afterwards
     log_level: str = "info"
     log_format: str = "auto"
 
@@ -39,9 +40,11 @@ def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Options | None
         tokens = tuple(token(text) for text in found.get(TOKEN, []))
     except ValueError:
         return None
-    mesh, style, context, timeout = (found.get(name, [""])[0] for name in VALUES)
+    mesh, style, context, timeout, stay = (found.get(name, [""])[0] for name in VALUES)
     seconds = plain.seconds(timeout or "60")
     if seconds is None or (style and style not in FORMATS) or (tokens and "--explain" in found):
+        return None
+    if stay and not is_descriptor(stay):
         return None
     return Options(
         mesh=mesh or environ.get("MESH", ""),
@@ -51,9 +54,15 @@ def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Options | None
         context=context,
         timeout=seconds,
         tokens=tokens,
+        stay=int(stay) if stay else None,
         log_level=of_log[0],
         log_format=of_log[1],
     )
+
+
+def is_descriptor(text: str) -> bool:
+    """Tell whether a text is the number of a descriptor, and of none of our streams."""
+    return text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 2
 
 
 def token(text: str) -> tuple[str, str]:

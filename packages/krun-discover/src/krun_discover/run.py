@@ -40,6 +40,10 @@ def run(options: Options) -> None:
     if not options.explain:
         _report(result.values, named=named, style=options.style)
         write(render.environment(result.values, style=options.style))
+    if options.stay is not None:
+        from krun_discover.stay import stay  # late: only krun-launch asks for it
+
+        stay(options.stay)
 
 
 def _mint(tokens: Sequence[tuple[str, str]], *, assembly: Assembly, values: Mapping[str, str]) -> None:

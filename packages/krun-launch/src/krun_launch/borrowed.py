@@ -14,7 +14,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from types import CodeType
     from typing import NoReturn
 
@@ -35,11 +35,13 @@ def program(path: str, *, env: Mapping[str, str]) -> CodeType | None:
         return None  # whoever executes it says why it cannot be
 
 
-def run(code: CodeType, *, argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+def run(
+    code: CodeType, *, argv: Sequence[str], env: Mapping[str, str], inherited_fds: Collection[int] = ()
+) -> NoReturn:
     """In a child that has its streams, user and signals already: be the program, to its end."""
     status = 1
     try:
-        _settle(argv, env=env)
+        _settle(argv, env=env, inherited_fds=inherited_fds)
         exec(code, {"__name__": "__main__", "__file__": argv[0]})
         status = 0
     except SystemExit as end:
@@ -67,11 +69,11 @@ def _flush() -> None:
             stream.flush()
 
 
-def _settle(argv: Sequence[str], *, env: Mapping[str, str]) -> None:
+def _settle(argv: Sequence[str], *, env: Mapping[str, str], inherited_fds: Collection[int]) -> None:
     """What exec and the start of an interpreter do."""
     # What was to be closed by exec. Not closerange: on an old kernel it tries each number that there may be.
     for number in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - as above
-        if number > 2:
+        if number > 2 and number not in inherited_fds:
             with contextlib.suppress(OSError):
                 os.close(number)
     os.environ.clear()

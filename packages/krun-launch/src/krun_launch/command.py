@@ -13,6 +13,7 @@ from krun_launch.options import FORMATS, LEVELS, Options, contradiction
 EXAMPLES = """\b
 Examples:
   krun-discover | krun-launch -- ./app --flag   the application, in the mesh
+  krun-launch --enter -- ./app --flag           and with rules, as krun does
   krun-launch --env mesh.json                   a sidecar, no application
   krun-launch --no-env --mode none -- ./app     the application alone
   krun-launch --dry-run --no-env -- ./app       what would run, as JSON
@@ -62,6 +63,7 @@ def _option(flag: str, variable: str, metavar: str, text: str, **more: Any) -> C
 @click.option(
     "--env", "env_file", metavar="FILE", help="Read the environment JSON here; - is stdin (default: if a pipe)."
 )
+@click.option("--enter", "enters", is_flag=True, help="Run krun-discover and krun-iptables first, if they are there.")
 @click.option("--no-env", is_flag=True, help="Read no environment JSON; the application gets our stdin.")
 @_option("--mode", "KRUN_MODE", "MODE", "auto, captured, whitebox, static or none (default auto).")
 @_option("--envoy", "KRUN_ENVOY", "PATH", "The Envoy binary (default: envoy in PATH).")
@@ -106,6 +108,7 @@ def command(
     /,
     app: tuple[str, ...],
     env_file: str | None,
+    enters: bool,
     no_env: bool,
     dry_run: bool,
     wants_rules: bool,
@@ -126,6 +129,7 @@ def command(
         no_env=no_env,
         dry_run=dry_run,
         wants_rules=wants_rules,
+        enters=enters,
         is_init=is_init,
         log_level=values["krun_log_level"] or "info",
         log_format=values["krun_log_format"] or "auto",

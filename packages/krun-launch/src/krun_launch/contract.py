@@ -81,6 +81,7 @@ SETS = frozenset(
         "ISTIO_META_DNS_CAPTURE",
         "KRUN_APP_PROTOCOL",
         "KRUN_INIT_FD",
+        "KRUN_INTERCEPTION",
         "KRUN_NOTIFY_FD",
         "KRUN_OFFER",
         "KRUN_PUBLIC",

@@ -26,6 +26,10 @@ class Interrupted(Exception):
         self.number = number
 
 
+class Nothing(Misconfigured):
+    """The end came before anything else."""
+
+
 def is_pipe(descriptor: int) -> bool:
     """Tell whether a program before us writes into this descriptor."""
     try:
@@ -49,7 +53,7 @@ def read(descriptor: int, *, name: str, timeout: float, signals: Signals) -> dic
 
     Raises:
         Malformed: not what docs/environment.md describes.
-        Misconfigured: nothing came: the program before the pipe failed.
+        Nothing: nothing came: the program before the pipe failed.
         DeadlinePassed: the object did not come, or did not end, in time.
         Interrupted: a signal that ends a process came first.
     """
@@ -83,7 +87,7 @@ def parse(data: bytes, *, name: str, is_whole: bool) -> dict[str, str] | None:
     data = data.removeprefix(BYTE_ORDER_MARK)
     if not data.strip():
         if is_whole:
-            raise Misconfigured(
+            raise Nothing(
                 f"environment from {name}: it is empty: the program before the pipe failed",
                 hint="see its message above; --no-env starts without one",
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from krun_launch.record import Record
 from krun_launch.settings import DEFAULT_CERTS, names_control_plane
-from krun_launch.spawn import find
+from krun_launch.spawn import find, find_own
 
 SHELLS = frozenset({"sh", "dash", "bash", "ash", "busybox"})
 
@@ -41,13 +41,13 @@ class Facts(Record):
     cannot_capture: str = "names cannot be answered here"  # beyond rules and users
 
 
-def look(env: Mapping[str, str]) -> Facts:
-    """Look around; nothing is changed, and what is started for it has ended."""
+def look(env: Mapping[str, str], *, is_before_rules: bool = False) -> Facts:
+    """Look around, but for rules when they are only going to be; nothing is changed, and what is started has ended."""
     path = env.get("PATH") or os.defpath
     found = Facts(
         envoy=find(env.get("KRUN_ENVOY") or "envoy", path=path),
-        hboned=_sibling("hboned", path=path),
-        sshd=_sibling("krun-sshd", path=path),
+        hboned=find_own("hboned", path=path),
+        sshd=find_own("krun-sshd", path=path),
         python=sys.executable,
         has_default_certs=os.path.isdir(DEFAULT_CERTS),  # noqa: PTH112 - no need of pathlib's errors
         is_below_shell=_is_below_shell(env),
@@ -57,7 +57,7 @@ def look(env: Mapping[str, str]) -> Facts:
     if names_control_plane(env):
         found = _with_agent(found, env=env, path=path)
     # Whoever is not root can change neither users nor rules: nothing else is worth a look.
-    return found if os.geteuid() != 0 else _as_root(found, env=env)
+    return found if os.geteuid() != 0 else _as_root(found, env=env, is_before_rules=is_before_rules)
 
 
 def _with_agent(found: Facts, *, env: Mapping[str, str], path: str) -> Facts:
@@ -70,14 +70,14 @@ def _with_agent(found: Facts, *, env: Mapping[str, str], path: str) -> Facts:
     return found.but(
         pilot_agent=agent,
         template=next((name for name in templates if os.path.isfile(name)), None),  # noqa: PTH113
-        krun_token=_sibling("krun-token", path=path),
+        krun_token=find_own("krun-token", path=path),
         has_token=os.access(istio_agent.MOUNTED_TOKEN, os.R_OK),
         has_roots=os.access(istio_agent.MOUNTED_ROOT, os.R_OK),
         instance=os.urandom(4).hex(),
     )
 
 
-def _as_root(found: Facts, *, env: Mapping[str, str]) -> Facts:
+def _as_root(found: Facts, *, env: Mapping[str, str], is_before_rules: bool) -> Facts:
     # Late: a user's start-up needs none of it.
     from krun_launch import identity, trial
 
@@ -99,7 +99,7 @@ def _as_root(found: Facts, *, env: Mapping[str, str]) -> Facts:
     from krun_launch import chains, resolver
 
     return found.but(
-        has_rules=not env.get("KRUN_INTERCEPTION") and chains.are_there(path=env.get("PATH", "")),
+        has_rules=not (is_before_rules or env.get("KRUN_INTERCEPTION")) and chains.are_there(path=env.get("PATH", "")),
         resolv_conf=resolver.read(),
         cannot_capture=resolver.cannot_answer(),
     )
@@ -110,12 +110,6 @@ def _account(uid: int | None) -> pwd.struct_passwd | None:
         return None if uid is None else pwd.getpwuid(uid)
     except (KeyError, OverflowError):
         return None
-
-
-def _sibling(name: str, *, path: str) -> str | None:
-    """One of our own programs: beside this one first, so that an environment of its own needs no PATH."""
-    folders = [str(Path(program).absolute().parent) for program in (sys.argv[0], sys.executable) if "/" in program]
-    return find(name, path=":".join([*folders, path]))
 
 
 def _is_below_shell(env: Mapping[str, str]) -> bool:

@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_launch.certificates import Keeper
     from krun_launch.plan import Certificates, Plan
+    from krun_launch.stay import Stay
 
 STDIN = "-"
 
@@ -34,6 +35,7 @@ class Request(Record):
     reads_env: bool
     is_dry: bool
     wants_rules: bool = False
+    enters: bool = False
 
 
 def launch(request: Request, *, env: Mapping[str, str]) -> int:
@@ -45,32 +47,69 @@ def launch(request: Request, *, env: Mapping[str, str]) -> int:
     with Signals() as arriving:
         init = None if request.is_dry or request.wants_rules else _tell_init(env)
         try:
+            if request.enters:
+                return _enter(request, env=env, arriving=arriving, init=init)
             found, app_stdin = _environment(request, env=env, arriving=arriving)
         except envjson.Interrupted as interrupted:
             lines.info("ended before the start", signal=signals.name(interrupted.number))
             return 128 + interrupted.number
-        settled = {**found, **request.flags}
-        around = facts.look(settled)
+        around = facts.look({**found, **request.flags})
         if request.wants_rules:
-            _print_rules(settled, facts=around)
+            _print_rules({**found, **request.flags}, facts=around)
             return 0
-        # Late: --rules needs none of it.
-        from krun_launch.plan import plan
+        return _carry_out(request, env=found, facts=around, app_stdin=app_stdin, signals=arriving, init=init)
 
-        suffix = "" if request.is_dry else os.urandom(6).hex()
-        made = plan(
-            found,
-            app=request.app,
-            facts=around,
-            run_dir=rundir.path(settled, suffix=suffix),
-            app_stdin=app_stdin,
-            flags=request.flags,
-        )
-        if request.is_dry:
-            _print(made, env=found)
-            return 0
-        _warn(made, is_below_shell=around.is_below_shell)
-        return _run(made, signals=arriving, init=init, keeps_run_dir=bool(settled.get("KRUN_RUN_DIR")))
+
+def _enter(request: Request, *, env: Mapping[str, str], arriving: Signals, init: int | None) -> int:
+    """The environment and the rules first, as `krun` has them."""
+    # Late: of an image that is made by hand, the pipe is the usual way.
+    from krun_launch.entry import Entry
+
+    settled = {**env, **request.flags}
+    entry = Entry(settled, signals=arriving)
+    discovered = entry.discover(timeout=seconds(settled, "KRUN_ENV_TIMEOUT", default=75.0))
+    found = envjson.merge(base=env, found=discovered)
+    settled = {**found, **request.flags}
+    around = facts.look(settled, is_before_rules=True)
+    known = entry.intercept(settled, facts=around)
+    if not known:
+        around = facts.look(settled)
+    return _carry_out(
+        request, env={**found, **known}, facts=around, app_stdin=INHERIT, signals=arriving, init=init, stay=entry.stay
+    )
+
+
+def _carry_out(
+    request: Request,
+    *,
+    env: Mapping[str, str],
+    facts: Facts,
+    app_stdin: str,
+    signals: Signals,
+    init: int | None,
+    stay: Stay | None = None,
+) -> int:
+    # Late: --rules needs none of it.
+    from krun_launch.plan import plan
+
+    settled = {**env, **request.flags}
+    suffix = "" if request.is_dry else os.urandom(6).hex()
+    made = plan(
+        env,
+        app=request.app,
+        facts=facts,
+        run_dir=rundir.path(settled, suffix=suffix),
+        app_stdin=app_stdin,
+        flags=request.flags,
+    )
+    if request.is_dry:
+        _print(made, env=env)
+        return 0
+    _warn(made, is_below_shell=facts.is_below_shell)
+    if stay is not None and not any(map(stay.can_be, made.processes)):
+        stay.close()
+        stay = None
+    return _run(made, signals=signals, init=init, keeps_run_dir=bool(settled.get("KRUN_RUN_DIR")), stay=stay)
 
 
 def _tell_init(env: Mapping[str, str]) -> int | None:
@@ -145,7 +184,7 @@ def _warn(made: Plan, *, is_below_shell: bool) -> None:
         lines.warning('PID 1 is a shell, which drops SIGTERM: use ENTRYPOINT ["krun-launch","--init","--"]')
 
 
-def _run(made: Plan, *, signals: Signals, init: int | None, keeps_run_dir: bool) -> int:
+def _run(made: Plan, *, signals: Signals, init: int | None, keeps_run_dir: bool, stay: Stay | None) -> int:
     # Late: neither a dry run nor --rules starts anything.
     from krun_launch.supervise import Supervisor
 
@@ -173,7 +212,7 @@ def _run(made: Plan, *, signals: Signals, init: int | None, keeps_run_dir: bool)
         keeper = None if made.certificates is None else _keeper(made, certificates=made.certificates)
         if made.resolver:
             stack.enter_context(resolver.restored())
-        return Supervisor(made, signals=signals, init=init, keeper=keeper).run()
+        return Supervisor(made, signals=signals, init=init, keeper=keeper, stay=stay).run()
 
 
 def _keeper(made: Plan, *, certificates: Certificates) -> Keeper:

@@ -37,7 +37,7 @@ TEXTS = {
 OF_LOG = {"--log-level": LEVEL, "--log-format": FORMAT}
 VARIABLES = {**SECONDS, **PORTS, **TEXTS, **OF_LOG}
 ENV = "--env"
-SWITCHES = ("--no-env", "--dry-run", "--rules", "--init")
+SWITCHES = ("--enter", "--no-env", "--dry-run", "--rules", "--init")
 
 
 class Options(Record):
@@ -49,6 +49,7 @@ class Options(Record):
     no_env: bool = False
     dry_run: bool = False
     wants_rules: bool = False
+    enters: bool = False
     is_init: bool = False
     log_level: str = "info"
     log_format: str = "auto"
@@ -72,6 +73,7 @@ def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Options | None
         no_env="--no-env" in given,
         dry_run="--dry-run" in given,
         wants_rules="--rules" in given,
+        enters="--enter" in given,
         is_init="--init" in given,
         log_level=level,
         log_format=style,
@@ -82,9 +84,11 @@ def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Options | None
 def contradiction(asked: Options) -> str:
     """Which flags do not go together; empty when all do."""
     if asked.is_init:
-        others = asked.no_env or asked.dry_run or asked.wants_rules or asked.env_file is not None
+        others = asked.no_env or asked.dry_run or asked.wants_rules or asked.enters or asked.env_file is not None
         alone = "--init takes a command and nothing else: krun-launch --init -- CMD [ARG]..."
         return alone if others or not asked.app else ""
+    if asked.enters and (asked.env_file is not None or asked.no_env or asked.dry_run or asked.wants_rules):
+        return "--enter finds its environment and applies rules: --env, --no-env, --dry-run and --rules are other ways"
     if asked.env_file is not None and asked.no_env:
         return "--env and --no-env: give one of them"
     return "--dry-run and --rules: give one of them" if asked.dry_run and asked.wants_rules else ""

@@ -10,11 +10,16 @@ from krun_launch import lines, signals
 from krun_launch.loop import Died
 from krun_launch.spawn import SESSION, ProcessSpec, spawn
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from krun_launch.stay import Stay
+
 
 class Parts:
     """A register from name to process."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stay: Stay | None = None) -> None:
+        self._stay = stay
         self._pids: dict[str, int] = {}
         self._groups: dict[str, int] = {}  # of those that have one of their own
         self.pipes: dict[str, int] = {}  # where parts that notify are read
@@ -22,7 +27,8 @@ class Parts:
 
     def start(self, spec: ProcessSpec) -> int:
         """Start a part; the failures of exec are passed on."""
-        self._pids[spec.name] = self._notifying(spec) if spec.notifies else spawn(spec)
+        taken = self._stay.take(spec) if self._stay else None
+        self._pids[spec.name] = taken or (self._notifying(spec) if spec.notifies else spawn(spec))
         if spec.group == SESSION:
             self._groups[spec.name] = self._pids[spec.name]
         return self._pids[spec.name]

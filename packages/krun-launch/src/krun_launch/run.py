@@ -27,6 +27,7 @@ def run(asked: Options) -> int:
         reads_env=not asked.no_env,
         is_dry=asked.dry_run,
         wants_rules=asked.wants_rules,
+        enters=asked.enters,
     )
     return launch(request, env=dict(os.environ))
 

@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 import stat
+import sys
 from collections.abc import Callable, Mapping
 
 from krun_launch import prctl
@@ -52,9 +53,9 @@ class ProcessSpec(Record):
     """A process to start. ``death_signal`` reaches it when we die; stdout of a helper goes to our stderr.
 
     With ``notifies`` it is given a pipe, and its number in KRUN_NOTIFY_FD. Without ``identity`` it runs as we do.
-    ``stderr`` is a descriptor that takes the place of ours. With ``complaints`` it is a pipe of the process's own,
-    passed on to ours, and the lines that complain are kept in that file. ``folder`` is where it works. With
-    ``may_borrow`` a program for our own Python runs in the interpreter that is here already.
+    ``stdout`` and ``stderr`` are descriptors that take the place of ours. With ``complaints`` stderr is a pipe of the
+    process's own, passed on to ours, and the lines that complain are kept in that file. ``folder`` is where it works.
+    With ``may_borrow`` a program for our own Python runs in the interpreter that is here already.
     """
 
     name: str
@@ -67,6 +68,7 @@ class ProcessSpec(Record):
     inherited_fds: tuple[int, ...] = ()
     identity: Identity | None = None
     notifies: bool = False
+    stdout: int | None = None
     stderr: int | None = None
     complaints: Path | None = None
     folder: str = ""
@@ -145,7 +147,7 @@ def _child(
         if code is not None:
             from krun_launch import borrowed
 
-            borrowed.run(code, argv=spec.argv, env=spec.env)
+            borrowed.run(code, argv=spec.argv, env=spec.env, inherited_fds=spec.inherited_fds)
         os.execvpe(spec.argv[0], spec.argv, dict(spec.env))
     except OSError as error:
         os.write(writer, str(error.errno or errno.EIO).encode())
@@ -184,8 +186,11 @@ def _arrange_streams(spec: ProcessSpec) -> None:
             os.dup2(descriptor, 0)
     if spec.stderr is not None:
         os.dup2(spec.stderr, 2)
-    if spec.is_helper:
+    if spec.stdout is not None:
+        os.dup2(spec.stdout, 1)
+    elif spec.is_helper:
         os.dup2(2, 1)
+    if spec.is_helper:
         _keep_streams_only()
 
 
@@ -221,6 +226,12 @@ def _failure(spec: ProcessSpec, *, number: int) -> Failure:
         name = max(spec.env, key=lambda name: len(spec.env[name]), default="PATH")
         hint = f"arguments and environment are too large for a process; look at {name} first (Linux: 128 KiB each)"
     return CannotRun(f"{what} cannot be run: {os.strerror(number)}", hint=hint)
+
+
+def find_own(name: str, *, path: str) -> str | None:
+    """One of our own programs: beside this one first, so that an environment of its own needs no PATH."""
+    beside = (os.path.dirname(os.path.abspath(program)) for program in (sys.argv[0], sys.executable) if "/" in program)  # noqa: PTH100, PTH120
+    return find(name, path=":".join([*beside, path]))
 
 
 def find(name: str, *, path: str) -> str | None:

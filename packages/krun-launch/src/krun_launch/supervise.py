@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from krun_launch.certificates import Keeper
     from krun_launch.oneshot import OneShot
     from krun_launch.probe import Exchange
+    from krun_launch.stay import Stay
 
 RESTARTABLE = (ENVOY, AGENT)
 MOMENT = 0.1  # seconds
@@ -59,10 +60,11 @@ class Supervisor:
         signals: Signals,
         init: int | None = None,
         keeper: Keeper | None = None,
+        stay: Stay | None = None,
     ) -> None:
         self.plan = plan
         self.loop = Loop(signals)
-        self.parts = Parts()
+        self.parts = Parts(stay=stay)
         self.pending: deque[int] = deque()
         self.step = "start"
         self.is_ready = False

@@ -1,0 +1,62 @@
+"""Staying after everything is printed: whoever started us may want a token next, and most of its start is done here.
+
+By the socket comes one command line of krun-token with its environment, as JSON, and the descriptor that is to be its
+stdout and stderr; then this process is that krun-token. At the end of the socket without one, it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+
+from krun_discover.errors import Malformed, Misconfigured
+
+PIECE = 65536  # bytes
+
+
+def stay(descriptor: int) -> None:
+    """Wait, and be krun-token when that is asked for. Raises Malformed, Misconfigured."""
+    # While nobody waits for us.
+    from krun_discover import kube_access, kube_find, token_cli, token_file, token_run, web_tls  # noqa: F401
+
+    data, stream = _received(descriptor)
+    if not data:
+        return
+    argv, env = _command(data)
+    for number in (1, 2):
+        os.dup2(stream, number)
+    if stream > 2:
+        os.close(stream)
+    if logging := sys.modules.get("logging"):
+        logging.getLogger().handlers.clear()  # they are of krun-discover
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv[:] = argv
+    token_cli.main()
+
+
+def _received(descriptor: int) -> tuple[bytes, int]:
+    """All that comes, and the stream that comes with it."""
+    try:
+        with socket.socket(fileno=descriptor) as channel:
+            data, passed, _, _ = socket.recv_fds(channel, PIECE, 1)
+            while piece := channel.recv(PIECE):
+                data += piece
+    except OSError as error:
+        raise Misconfigured(
+            f"--stay {descriptor}: {error.strerror}", hint="it is the number of a connected Unix socket"
+        ) from None
+    return data, passed[0] if passed else 2
+
+
+def _command(data: bytes) -> tuple[list[str], dict[str, str]]:
+    try:
+        found = json.loads(data)
+        return [str(word) for word in found["argv"]], {str(name): str(value) for name, value in found["env"].items()}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise Malformed(
+            f"what came to be done after it: no command line and environment as JSON: {error}",
+            hint="--stay is for krun-launch of the same version",
+        ) from None

@@ -1,0 +1,211 @@
+"""The way into the mesh, as ``krun`` takes it: krun-discover finds it, krun-iptables applies the rules that are wanted.
+
+Both are processes; what comes of them is the environment that the plan is made of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+
+from krun_launch import envjson
+from krun_launch.envjson import Interrupted
+from krun_launch.errors import Failure, Misconfigured
+from krun_launch.signals import HARMLESS
+from krun_launch.spawn import NULL, SESSION, CannotRun, NotFound, ProcessSpec, find_own, spawn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import ClassVar
+
+    from krun_launch.facts import Facts
+    from krun_launch.identity import Identity
+    from krun_launch.signals import Signals
+    from krun_launch.stay import Stay
+
+DISCOVER = "krun-discover"
+IPTABLES = "krun-iptables"
+KILL = 9  # SIGKILL
+PATIENCE = 2.0  # seconds from SIGTERM to SIGKILL
+# Of krun-iptables: what its status says of the rules.
+OUTCOMES = {0: "redirect", 77: "none"}
+# Words of Istio's tool for how it is done, some so common that they may be the application's: one would apply nothing.
+MANNERS = (
+    "DRY_RUN DRY_RUN_FILE_PATH SKIP_RULE_APPLY CLEANUP_ONLY RUN_VALIDATION IPTABLES_PROBE_PORT PROBE_TIMEOUT"
+    " NETWORK_NAMESPACE CNI_MODE RECONCILE FORCE_APPLY"
+)
+
+
+class Entry:
+    """``stay`` is the krun-discover that has found the mesh, and may still be there."""
+
+    def __init__(self, env: Mapping[str, str], *, signals: Signals) -> None:
+        self._env = env
+        self._signals = signals
+        self.stay: Stay | None = None
+
+    def discover(self, *, timeout: float) -> dict[str, str]:
+        """Return what krun-discover finds, within so many seconds; nothing where it is not installed.
+
+        Raises:
+            Failure: it failed, with its status; what it printed is malformed; it was not there in time.
+            Interrupted: a signal that ends a process came first.
+        """
+        program = find_own(DISCOVER, path=self._path)
+        if program is None:
+            return {}
+        # Late: without it there is nobody who could stay.
+        from krun_launch.stay import Stay
+
+        reader, writer = os.pipe()
+        identity = _identity()
+        stay = self.stay = Stay(identity=identity)
+        spec = _helper(DISCOVER, program, "--stay", str(stay.end.fileno()), env=self._env, identity=identity)
+        try:
+            pid = _started(spec.but(stdout=writer, inherited_fds=(stay.end.fileno(),)))
+        except BaseException:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        stay.started(pid)
+        try:
+            self._load()
+            return envjson.read(reader, name=DISCOVER, timeout=timeout, signals=self._signals)
+        except envjson.Nothing:
+            raise _stopped(DISCOVER, status=self._ended(pid)) from None
+        except BaseException:
+            _end(pid)
+            raise
+        finally:
+            os.close(reader)
+
+    def intercept(self, env: Mapping[str, str], *, facts: Facts) -> dict[str, str]:
+        """Have the rules applied that are wanted, and return what is to be known of that.
+
+        Raises:
+            Failure: krun-iptables failed, with its status; the settings are refused, and no rule was touched.
+            Interrupted: a signal that ends a process came first.
+        """
+        # Whoever sets it has seen to the rules.
+        if env.get("KRUN_INTERCEPTION") or not (program := find_own(IPTABLES, path=self._path)):
+            return {}
+        # Late: an image may do without rules.
+        from krun_launch import interception, mode
+
+        chosen = mode.choose(env, facts=facts).mode
+        if chosen == mode.NONE:
+            return {}
+        wanted = interception.rules_wanted(env, facts=facts, has_agent=chosen == mode.ISTIO)
+        if not wanted:
+            return {}
+        manners = MANNERS.split()
+        told = {name: value for name, value in env.items() if name not in manners}
+        pid = _started(_helper(IPTABLES, program, env={**told, **wanted}))
+        status = self._ended(pid)
+        if status not in OUTCOMES:
+            raise _stopped(IPTABLES, status=status)
+        return {"KRUN_INTERCEPTION": OUTCOMES[status]}
+
+    @property
+    def _path(self) -> str:
+        return self._env.get("PATH") or os.defpath
+
+    def _load(self) -> None:
+        """What the next steps need, while krun-discover is waited for."""
+        from krun_launch import facts, interception, mode, plan, resolver, settings  # noqa: F401
+
+        if settings.names_control_plane(self._env):
+            from krun_launch import (  # noqa: F401
+                agent_log,
+                borrowed,
+                istio_plan,
+                istio_whitebox,
+                oneshot,
+                ports,
+                probe,
+                roots,
+                supervise,
+                tasks,
+            )
+
+    def _ended(self, pid: int) -> int:
+        """Wait for the end of a step, and return its status as a shell gives it."""
+        poll = select.poll()
+        poll.register(self._signals.fileno(), select.POLLIN)
+        while (status := _status(pid)) is None:
+            poll.poll()
+            for number in self._signals.read():
+                if number not in HARMLESS:
+                    _end(pid)
+                    raise Interrupted(number)
+        return status
+
+
+def _identity() -> Identity | None:
+    """As whom krun-discover calls others: as krun-token, which it is going to be; None: as we do."""
+    # Late: whoever is not root needs none of it.
+    if os.geteuid() != 0:
+        return None
+    from krun_launch import identity, trial
+
+    return None if trial.cannot_switch([], folder="/") else identity.OURS
+
+
+def _helper(
+    name: str, program: str, *arguments: str, env: Mapping[str, str], identity: Identity | None = None
+) -> ProcessSpec:
+    # The number of a descriptor that it does not have.
+    told = {name: value for name, value in env.items() if name not in ("KRUN_INIT_FD", "KRUN_NOTIFY_FD")}
+    return ProcessSpec(
+        name=name,
+        argv=(program, *arguments),
+        env=told,
+        stdin=NULL,
+        group=SESSION,
+        is_helper=True,
+        death_signal=KILL,
+        identity=identity,
+        may_borrow=True,
+    )
+
+
+def _started(spec: ProcessSpec) -> int:
+    try:
+        return spawn(spec)
+    except (NotFound, CannotRun) as error:
+        # 126 and 127 speak of the application only.
+        raise Misconfigured(error.message, hint=error.hint) from None
+
+
+def _status(pid: int) -> int | None:
+    found, status = os.waitpid(pid, os.WNOHANG)
+    if not found:
+        return None
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _end(pid: int) -> None:
+    """End a step that may still be there, with all that it has started, and wait for that."""
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        os.killpg(pid, signal.SIGTERM)
+        until = time.monotonic() + PATIENCE
+        while _status(pid) is None and time.monotonic() < until:
+            # The wait is for the kernel: a millisecond or two.
+            time.sleep(0.002)
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _stopped(name: str, *, status: int) -> Failure:
+    """A step's end is ours: its status, whatever it is."""
+
+    class Stopped(Failure):
+        exit_code: ClassVar[int] = status
+
+    return Stopped(f"{name} ended with {status}", hint="its message is above; the application was not started")
