@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from krun_launch.errors import Denied, Misconfigured
-from krun_launch.facts import Facts
 from krun_launch.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from krun_launch.facts import Facts
 
 # Istio's own number for the proxy, in all of its images: krun-iptables exempts this user and this group.
 PROXY = 1337

@@ -7,11 +7,9 @@ import gc
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
-from krun_launch import envjson, facts, lines, rundir, signals
+from krun_launch import envjson, lines, signals
 from krun_launch.errors import Misconfigured
-from krun_launch.facts import Facts
 from krun_launch.record import Record
 from krun_launch.settings import seconds
 from krun_launch.signals import Signals
@@ -20,6 +18,7 @@ from krun_launch.spawn import INHERIT, NULL
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_launch.certificates import Keeper
+    from krun_launch.facts import Facts
     from krun_launch.plan import Certificates, Plan
     from krun_launch.stay import Stay
 
@@ -53,6 +52,8 @@ def launch(request: Request, *, env: Mapping[str, str]) -> int:
         except envjson.Interrupted as interrupted:
             lines.info("ended before the start", signal=signals.name(interrupted.number))
             return 128 + interrupted.number
+        from krun_launch import facts  # late, as in _enter
+
         around = facts.look({**found, **request.flags})
         if request.wants_rules:
             _print_rules({**found, **request.flags}, facts=around)
@@ -68,6 +69,9 @@ def _enter(request: Request, *, env: Mapping[str, str], arriving: Signals, init:
     settled = {**env, **request.flags}
     entry = Entry(settled, signals=arriving)
     discovered = entry.discover(timeout=seconds(settled, "KRUN_ENV_TIMEOUT", default=75.0))
+    # Late: krun-discover has been started sooner.
+    from krun_launch import facts
+
     found = envjson.merge(base=env, found=discovered)
     settled = {**found, **request.flags}
     around = facts.look(settled, is_before_rules=True)
@@ -90,6 +94,7 @@ def _carry_out(
     stay: Stay | None = None,
 ) -> int:
     # Late: --rules needs none of it.
+    from krun_launch import rundir
     from krun_launch.plan import plan
 
     settled = {**env, **request.flags}
@@ -188,12 +193,13 @@ def _run(made: Plan, *, signals: Signals, init: int | None, keeps_run_dir: bool,
     # Late: neither a dry run nor --rules starts anything.
     from krun_launch.supervise import Supervisor
 
-    # What was made so far stays; from here on there may be rubbish.
+    # What was made so far stays, and is not gone through; from here on there may be rubbish.
+    gc.freeze()
     gc.enable()
     if not made.status_host:
         return Supervisor(made, signals=signals, init=init).run()
     # Late: ports and resolvers are not the business of mode none.
-    from krun_launch import ports, resolver
+    from krun_launch import ports, resolver, rundir
 
     if os.geteuid() == 0 and resolver.mend():
         lines.warning("the resolver's file was still that of a run that was killed: put back")
@@ -217,6 +223,8 @@ def _run(made: Plan, *, signals: Signals, init: int | None, keeps_run_dir: bool,
 
 def _keeper(made: Plan, *, certificates: Certificates) -> Keeper:
     # Late: certificates are not the business of every mode.
+    from pathlib import Path
+
     from krun_launch.certificates import Keeper
 
     keeper = Keeper(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from krun_launch.identity import NEEDED, PROXY
 
@@ -60,8 +59,9 @@ def _child(programs: Sequence[str], *, texts: Sequence[str], folder: str, writer
 
 
 def _missing_capabilities() -> list[str]:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            effective = int(line.split()[1], 16)
-            return [name for number, name in NEEDED.items() if not effective >> number & 1]
+    with open("/proc/self/status", encoding="utf-8") as file:  # noqa: PTH123 - no need of paths
+        for line in file:
+            if line.startswith("CapEff:"):
+                effective = int(line.split()[1], 16)
+                return [name for number, name in NEEDED.items() if not effective >> number & 1]
     return []
