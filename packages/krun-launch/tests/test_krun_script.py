@@ -158,6 +158,13 @@ def test_what_is_no_environment_ends_the_start_and_the_discovery(image: Image) -
     assert not Path("/proc", first[1]).exists()
 
 
+def test_a_discovery_that_says_nothing_and_does_not_end_is_ended(image: Image) -> None:
+    image.pick("krun-launch").stand_in("krun-discover", "exec >&-; exec sleep 60")
+    done = image.run("echo", "started")
+    assert (done.returncode, done.stdout) == (143, "")
+    assert done.stderr == f"krun-launch: error: krun-discover ended with 143\n{HINT}\n"
+
+
 def test_a_discovery_that_does_not_end_is_given_up_in_time(image: Image) -> None:
     image.pick("krun-launch").stand_in("krun-discover", "trap '' TERM; sleep 60 & wait; wait")
     done = image.run("echo", "started", KRUN_ENV_TIMEOUT="0.2")

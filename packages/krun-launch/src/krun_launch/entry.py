@@ -6,6 +6,7 @@ Both are processes; what comes of them is the environment that the plan is made 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -77,7 +78,7 @@ class Entry:
             self._load()
             return envjson.read(reader, name=DISCOVER, timeout=timeout, signals=self._signals)
         except envjson.Nothing:
-            raise _stopped(DISCOVER, status=self._ended(pid)) from None
+            raise _stopped(DISCOVER, status=self._ended(pid, patience=PATIENCE)) from None
         except BaseException:
             _end(pid)
             raise
@@ -133,12 +134,15 @@ class Entry:
                 tasks,
             )
 
-    def _ended(self, pid: int) -> int:
-        """Wait for the end of a step, and return its status as a shell gives it."""
+    def _ended(self, pid: int, *, patience: float = math.inf) -> int:
+        """Wait for the end of a step, or end it after so many seconds; return its status as a shell gives it."""
+        until = time.monotonic() + patience
         poll = select.poll()
         poll.register(self._signals.fileno(), select.POLLIN)
         while (status := _status(pid)) is None:
-            poll.poll()
+            if (left := until - time.monotonic()) <= 0:
+                return _end(pid)
+            poll.poll(None if math.isinf(left) else left * 1000 + 1)
             for number in self._signals.read():
                 if number not in HARMLESS:
                     _end(pid)
@@ -186,20 +190,28 @@ def _status(pid: int) -> int | None:
     found, status = os.waitpid(pid, os.WNOHANG)
     if not found:
         return None
+    return _reaped(status)
+
+
+def _reaped(status: int) -> int:
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
-def _end(pid: int) -> None:
-    """End a step that may still be there, with all that it has started, and wait for that."""
-    with contextlib.suppress(ProcessLookupError, ChildProcessError):
-        os.killpg(pid, signal.SIGTERM)
-        until = time.monotonic() + PATIENCE
-        while _status(pid) is None and time.monotonic() < until:
-            # The wait is for the kernel: a millisecond or two.
-            time.sleep(0.002)
-        os.killpg(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+def _end(pid: int) -> int:
+    """End a step that is still there, with all that it has started; wait for that, and return its status."""
+    _signal(pid, signal.SIGTERM)
+    until = time.monotonic() + PATIENCE
+    while (status := _status(pid)) is None and time.monotonic() < until:
+        # The wait is for the kernel: a millisecond or two.
+        time.sleep(0.002)
+    _signal(pid, signal.SIGKILL)
+    return _reaped(os.waitpid(pid, 0)[1]) if status is None else status
+
+
+def _signal(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
 
 
 def _stopped(name: str, *, status: int) -> Failure:

@@ -76,7 +76,8 @@ def _enter(request: Request, *, env: Mapping[str, str], arriving: Signals, init:
     settled = {**found, **request.flags}
     around = facts.look(settled, is_before_rules=True)
     known = entry.intercept(settled, facts=around)
-    if not known:
+    if not (known or settled.get("KRUN_INTERCEPTION")):
+        # Nobody has said anything of rules: they may have been applied by hand.
         around = facts.look(settled)
     return _carry_out(
         request, env={**found, **known}, facts=around, app_stdin=INHERIT, signals=arriving, init=init, stay=entry.stay
