@@ -213,7 +213,7 @@ def answered(scene: Scene) -> Callable[[], float]:
 
 
 def steps(scene: Scene) -> list[System]:
-    """What krun runs one after the other, each alone; the last is no step, but a part of the one before."""
+    """What krun runs in one interpreter, each alone in its own; the last is no step, but a part of the one before."""
     launch, token = scene.installed.command("krun-launch"), scene.installed.command("krun-token")
     asked = ("kubernetes", "--audience", istiod.AUDIENCE, "--namespace", scene.namespace)
     return [
