@@ -69,6 +69,13 @@ def test_proxy_variables_reach_the_application_alone_and_istios_the_agent_alone(
             assert '"name": "web"' in a.curl("--proxy", told["app"]["http_proxy"], "http://web:8080/")
 
 
+@pytest.mark.parametrize("mode", ["captured", "whitebox"])
+def test_the_krun_discover_that_found_the_mesh_gets_the_first_token(cluster: Cluster, mode: str) -> None:
+    env = {"KRUN_MODE": mode, "KRUN_LOG_LEVEL": "debug"}
+    with mesh_workload.workload(cluster, "a", namespace=cluster.namespace(), env=env) as a:
+        assert "krun-discover goes on as krun-token" in a.running.stderr
+
+
 def test_each_part_is_the_user_that_it_is_said_to_be(cluster: Cluster) -> None:
     with mesh_workload.workload(cluster, "a", namespace=cluster.namespace()) as a:
         who = {name: users(folder) for name, folder in programs(a).items()}

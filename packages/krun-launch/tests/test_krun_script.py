@@ -142,6 +142,12 @@ def test_a_discovery_that_fails_ends_the_start_with_its_status_and_message(whole
     assert (last, hint) == ("krun-launch: error: krun-discover ended with 78", HINT)
 
 
+def test_a_discovery_by_root_is_of_the_group_that_is_not_intercepted(image: Image) -> None:
+    image.pick("krun-launch").stand_in("krun-discover", 'echo "group $(id -g)" >&2; echo "{}"')
+    done = image.run("true")
+    assert done.stderr.splitlines()[0] == f"group {1337 if os.geteuid() == 0 else os.getegid()}"
+
+
 def test_a_discovery_that_is_killed_ends_the_start_and_is_named(image: Image) -> None:
     image.pick("krun-launch").stand_in("krun-discover", "kill -KILL $$")
     done = image.run("echo", "started")

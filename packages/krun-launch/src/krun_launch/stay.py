@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import socket
 
+from krun_launch import lines
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from krun_launch.identity import Identity
@@ -46,6 +48,7 @@ class Stay:
             return None  # it has not stayed
         finally:
             self.close()
+        lines.debug("krun-discover goes on as krun-token", pid=self.pid)
         return self.pid
 
     def close(self) -> None:
