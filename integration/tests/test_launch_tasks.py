@@ -27,10 +27,10 @@ PROGRAM = """
 import json, os, sys
 from pathlib import Path
 from krun_launch import errors, lines
-from krun_launch.plan import APP, Credential, Plan, Step, Task, helper
+from krun_launch.plan import APP, Credential, Plan, Step, Task
 from krun_launch.settings import settings
 from krun_launch.signals import Signals
-from krun_launch.spawn import ProcessSpec
+from krun_launch.spawn import ProcessSpec, helper
 from krun_launch.startup_probe import Probe
 from krun_launch.supervise import Supervisor
 

@@ -12,8 +12,7 @@ import pytest
 
 from krun_launch.identity import OURS
 from krun_launch.parts import Parts
-from krun_launch.plan import helper
-from krun_launch.spawn import ProcessSpec
+from krun_launch.spawn import ProcessSpec, helper
 from krun_launch.stay import Stay
 from krun_testbed import components, processes
 

@@ -46,7 +46,8 @@ def step(env: Mapping[str, str], *, app_env: Mapping[str, str], python: str, ide
         return None
     # Late: the program needs none of it.
     from krun_launch import settings
-    from krun_launch.plan import APP, Step, helper
+    from krun_launch.plan import APP, Step
+    from krun_launch.spawn import helper
 
     _check(url)
     timeout = settings.seconds(env, "KRUN_EGRESS_PROBE_TIMEOUT", default=DEFAULT)

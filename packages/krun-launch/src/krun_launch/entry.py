@@ -12,11 +12,11 @@ import select
 import signal
 import time
 
-from krun_launch import envjson
+from krun_launch import environments, envjson
 from krun_launch.envjson import Interrupted
 from krun_launch.errors import Failure, Misconfigured
 from krun_launch.signals import HARMLESS
-from krun_launch.spawn import NULL, SESSION, CannotRun, NotFound, ProcessSpec, find_own, spawn
+from krun_launch.spawn import CannotRun, NotFound, ProcessSpec, find_own, helper, spawn, status_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 DISCOVER = "krun-discover"
 IPTABLES = "krun-iptables"
-KILL = 9  # SIGKILL
 PATIENCE = 2.0  # seconds from SIGTERM to SIGKILL
 # Of krun-iptables: what its status says of the rules.
 OUTCOMES = {0: "redirect", 77: "none"}
@@ -65,9 +64,12 @@ class Entry:
         reader, writer = os.pipe()
         identity = _identity()
         stay = self.stay = Stay(identity=identity)
-        spec = _helper(DISCOVER, program, "--stay", str(stay.end.fileno()), env=self._env, identity=identity)
+        number = stay.end.fileno()
+        spec = helper(
+            DISCOVER, argv=(program, "--stay", str(number)), env=environments.tool(self._env), identity=identity
+        )
         try:
-            pid = _started(spec.but(stdout=writer, inherited_fds=(stay.end.fileno(),)))
+            pid = _started(spec.but(stdout=writer, inherited_fds=(number,)))
         except BaseException:
             os.close(reader)
             raise
@@ -106,7 +108,7 @@ class Entry:
             return {}
         manners = MANNERS.split()
         told = {name: value for name, value in env.items() if name not in manners}
-        pid = _started(_helper(IPTABLES, program, env={**told, **wanted}))
+        pid = _started(helper(IPTABLES, argv=(program,), env=environments.tool({**told, **wanted})))
         status = self._ended(pid)
         if status not in OUTCOMES:
             raise _stopped(IPTABLES, status=status)
@@ -160,27 +162,9 @@ def _identity() -> Identity | None:
     return None if trial.cannot_switch([], folder="/") else identity.OURS
 
 
-def _helper(
-    name: str, program: str, *arguments: str, env: Mapping[str, str], identity: Identity | None = None
-) -> ProcessSpec:
-    # The number of a descriptor that it does not have.
-    told = {name: value for name, value in env.items() if name not in ("KRUN_INIT_FD", "KRUN_NOTIFY_FD")}
-    return ProcessSpec(
-        name=name,
-        argv=(program, *arguments),
-        env=told,
-        stdin=NULL,
-        group=SESSION,
-        is_helper=True,
-        death_signal=KILL,
-        identity=identity,
-        may_borrow=True,
-    )
-
-
 def _started(spec: ProcessSpec) -> int:
     try:
-        return spawn(spec)
+        return spawn(spec.but(may_borrow=True))
     except (NotFound, CannotRun) as error:
         # 126 and 127 speak of the application only.
         raise Misconfigured(error.message, hint=error.hint) from None
@@ -188,14 +172,7 @@ def _started(spec: ProcessSpec) -> int:
 
 def _status(pid: int) -> int | None:
     found, status = os.waitpid(pid, os.WNOHANG)
-    if not found:
-        return None
-    return _reaped(status)
-
-
-def _reaped(status: int) -> int:
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
+    return status_of(status) if found else None
 
 
 def _end(pid: int) -> int:
@@ -206,7 +183,7 @@ def _end(pid: int) -> int:
         # The wait is for the kernel: a millisecond or two.
         time.sleep(0.002)
     _signal(pid, signal.SIGKILL)
-    return _reaped(os.waitpid(pid, 0)[1]) if status is None else status
+    return status_of(os.waitpid(pid, 0)[1]) if status is None else status
 
 
 def _signal(group: int, number: int) -> None:

@@ -98,8 +98,8 @@ def hboned(env: Mapping[str, str], *, settings: Settings, offers_ssh: bool) -> d
     }
 
 
-def token(env: Mapping[str, str]) -> dict[str, str]:
-    """krun-token's: what krun-discover had. Programs that a kubeconfig names get their settings from it too."""
+def tool(env: Mapping[str, str]) -> dict[str, str]:
+    """A tool's of ours that does a step: all. Programs that a kubeconfig names get their settings from it, too."""
     return {name: value for name, value in env.items() if name not in ("KRUN_INIT_FD", "KRUN_NOTIFY_FD")}
 
 

@@ -26,10 +26,9 @@ from krun_launch.plan import (
     Scopes,
     Step,
     Task,
-    helper,
 )
 from krun_launch.settings import Settings, seconds
-from krun_launch.spawn import ProcessSpec
+from krun_launch.spawn import ProcessSpec, helper
 from krun_launch.startup_probe import Probe
 from krun_launch.static_settings import log_level
 
@@ -112,7 +111,7 @@ def _token(env: Mapping[str, str], *, istio: IstioSettings, settings: Settings, 
             *owner,
             *("--timeout", f"{max(settings.ready_timeout, 1):g}"),
         ),
-        env=environments.token(env),
+        env=environments.tool(env),
         identity=None if facts.cannot_switch else identity.OURS,
     )
 

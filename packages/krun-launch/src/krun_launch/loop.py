@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from krun_launch.record import Record
 from krun_launch.signals import Signals
+from krun_launch.spawn import status_of
 
 
 class Signalled(Record):
@@ -66,5 +67,4 @@ def reap() -> list[Died]:
             return dead
         if pid == 0:
             return dead
-        code = os.waitstatus_to_exitcode(status)
-        dead.append(Died(pid=pid, status=code if code >= 0 else 128 - code))
+        dead.append(Died(pid=pid, status=status_of(status)))

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from krun_launch import environments, identity, resolver
 from krun_launch.contract import PORTS
 from krun_launch.facts import Facts
-from krun_launch.plan import NAMES, Step, helper
+from krun_launch.plan import NAMES, Step
 from krun_launch.settings import Settings
+from krun_launch.spawn import helper
 from krun_launch.startup_probe import Probe
 
 # The relay's arguments where it has no names of its own: whoever is behind it knows them all.

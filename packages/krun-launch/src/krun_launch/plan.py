@@ -13,11 +13,10 @@ from krun_launch.errors import Misconfigured
 from krun_launch.facts import Facts
 from krun_launch.record import NONE, Record
 from krun_launch.settings import Settings, settings
-from krun_launch.spawn import GROUP, INHERIT, NULL, SESSION, SHARED, ProcessSpec
+from krun_launch.spawn import GROUP, INHERIT, SHARED, ProcessSpec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from krun_launch.identity import Identity
     from krun_launch.startup_probe import Probe
 
 APP = "app"
@@ -29,7 +28,6 @@ AGENT = "pilot-agent"
 TOKEN = "token"
 ROOT = "root"
 CERTIFICATE = "certificate"
-KILL = 9  # SIGKILL
 
 
 class Step(Record):
@@ -185,28 +183,6 @@ def plan(
     from krun_launch import static_plan
 
     return static_plan.plan(env, app=process, settings=numbers, facts=facts, run_dir=run_dir, reason=choice.reason)
-
-
-def helper(
-    name: str,
-    *,
-    argv: tuple[str, ...],
-    env: Mapping[str, str],
-    identity: Identity | None = None,
-    notifies: bool = False,
-) -> ProcessSpec:
-    """A process of ours: out of reach of the terminal, and gone when we are."""
-    return ProcessSpec(
-        name=name,
-        argv=argv,
-        env=env,
-        stdin=NULL,
-        group=SESSION,
-        is_helper=True,
-        death_signal=KILL,
-        identity=identity,
-        notifies=notifies,
-    )
 
 
 def _none(app: ProcessSpec | None, *, settings: Settings, reason: str, run_dir: Path) -> Plan:

@@ -9,10 +9,10 @@ from krun_launch.contract import PORTS
 from krun_launch.errors import Misconfigured
 from krun_launch.facts import Facts
 from krun_launch.interception import Interception
-from krun_launch.plan import APP, HBONED, SSHD, Port, Step, helper
+from krun_launch.plan import APP, HBONED, SSHD, Port, Step
 from krun_launch.record import Record
 from krun_launch.settings import Settings
-from krun_launch.spawn import ProcessSpec
+from krun_launch.spawn import ProcessSpec, helper
 from krun_launch.startup_probe import Probe, app_probe
 
 

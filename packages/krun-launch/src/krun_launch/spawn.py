@@ -80,6 +80,28 @@ class ProcessSpec(Record):
         return self.but(env=env, inherited_fds=(*self.inherited_fds, writer))
 
 
+def helper(
+    name: str,
+    *,
+    argv: tuple[str, ...],
+    env: Mapping[str, str],
+    identity: Identity | None = None,
+    notifies: bool = False,
+) -> ProcessSpec:
+    """A process of ours: out of reach of the terminal, and gone when we are."""
+    return ProcessSpec(
+        name=name,
+        argv=argv,
+        env=env,
+        stdin=NULL,
+        group=SESSION,
+        is_helper=True,
+        death_signal=signal.SIGKILL,
+        identity=identity,
+        notifies=notifies,
+    )
+
+
 def spawn(spec: ProcessSpec) -> int:
     """Start the process and return its pid.
 
@@ -226,6 +248,12 @@ def _failure(spec: ProcessSpec, *, number: int) -> Failure:
         name = max(spec.env, key=lambda name: len(spec.env[name]), default="PATH")
         hint = f"arguments and environment are too large for a process; look at {name} first (Linux: 128 KiB each)"
     return CannotRun(f"{what} cannot be run: {os.strerror(number)}", hint=hint)
+
+
+def status_of(waited: int) -> int:
+    """What waitpid(2) tells of an end, as a shell gives it: 128+N after signal N."""
+    code = os.waitstatus_to_exitcode(waited)
+    return code if code >= 0 else 128 - code
 
 
 def find_own(name: str, *, path: str) -> str | None:

@@ -11,9 +11,9 @@ from krun_launch.contract import PORTS
 from krun_launch.facts import Facts
 from krun_launch.interception import CAPTURED
 from krun_launch.mode import STATIC
-from krun_launch.plan import ENVOY, NAMES, Certificates, Plan, Port, Step, helper
+from krun_launch.plan import ENVOY, NAMES, Certificates, Plan, Port, Step
 from krun_launch.settings import DEFAULT_CERTS, Settings
-from krun_launch.spawn import ProcessSpec
+from krun_launch.spawn import ProcessSpec, helper
 from krun_launch.startup_probe import Probe
 from krun_launch.static_settings import StaticSettings
 
