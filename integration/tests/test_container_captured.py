@@ -148,7 +148,7 @@ def test_every_part_is_who_it_should_be_and_has_no_right_too_much(captured: Cont
     found = {
         name: captured.process(pattern)
         for name, pattern in {
-            "launch": "krun-launch --env",
+            "launch": "krun-launch --enter",
             "envoy": "envoy --config-path",
             "hboned": "hboned$",
             "relay": "names_relay",
@@ -177,7 +177,7 @@ def test_application_reads_no_key_and_flushes_no_rule(captured: Container) -> No
     assert any("/certs/live/" in file or "/gen-" in file for file in files), files
     for file in files:
         assert captured.ask(f"/read?path={file}") == {"readable": False, "why": "Permission denied"}, file
-    launch = captured.process("krun-launch --env")
+    launch = captured.process("krun-launch --enter")
     assert captured.ask(f"/read?path=/proc/{launch.pid}/environ")["readable"] is False
     for kind in ("legacy", "nft"):
         flush = captured.exec(f"iptables-{kind}", "-t", "nat", "-F", user="65532:65532", check=False)

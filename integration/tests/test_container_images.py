@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 WHOLE = {
     "pipeline": "krun-launch --init -- /bin/sh -c krun-discover | krun-launch -- app",
     "entrypoint": "krun-launch --init -- krun app",
-    "handmade": "krun-launch --env /dev/fd/3 -- app",
+    "handmade": "krun-launch --enter -- app",
     "file": "krun-launch --env /tmp/env.json -- app",
 }
 

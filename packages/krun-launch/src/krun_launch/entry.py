@@ -97,13 +97,7 @@ class Entry:
         # Whoever sets it has seen to the rules.
         if env.get("KRUN_INTERCEPTION") or not (program := find_own(IPTABLES, path=self._path)):
             return {}
-        # Late: an image may do without rules.
-        from krun_launch import interception, mode
-
-        chosen = mode.choose(env, facts=facts).mode
-        if chosen == mode.NONE:
-            return {}
-        wanted = interception.rules_wanted(env, facts=facts, has_agent=chosen == mode.ISTIO)
+        wanted = rules(env, facts=facts)
         if not wanted:
             return {}
         manners = MANNERS.split()
@@ -150,6 +144,21 @@ class Entry:
                     _end(pid)
                     raise Interrupted(number)
         return status
+
+
+def rules(env: Mapping[str, str], *, facts: Facts) -> dict[str, str]:
+    """What krun-iptables is to be told, by variable; nothing when there is nothing to intercept.
+
+    Raises:
+        Failure: the settings are refused.
+    """
+    # Late: an image may do without rules.
+    from krun_launch import interception, mode
+
+    chosen = mode.choose(env, facts=facts).mode
+    if chosen == mode.NONE:
+        return {}
+    return interception.rules_wanted(env, facts=facts, has_agent=chosen == mode.ISTIO)
 
 
 def _identity() -> Identity | None:

@@ -164,13 +164,10 @@ def _keep_from_children(name: str) -> None:
 
 def _print_rules(env: Mapping[str, str], *, facts: Facts) -> None:
     """What krun-iptables is to be told, as shell; nothing when there is nothing to intercept."""
-    # Late: an entrypoint asks this once.
-    from krun_launch import interception, mode
+    # Late: who applies the rules by hand asks this once.
+    from krun_launch import entry, interception
 
-    chosen = mode.choose(env, facts=facts).mode
-    if chosen == mode.NONE:
-        return
-    wanted = interception.rules_wanted(env, facts=facts, has_agent=chosen == mode.ISTIO)
+    wanted = entry.rules(env, facts=facts)
     sys.stdout.write("".join(f"{name}={interception.quoted(value)}\n" for name, value in wanted.items()))
 
 
