@@ -148,11 +148,14 @@ def test_a_discovery_by_root_is_of_the_group_that_is_not_intercepted(image: Imag
     assert done.stderr.splitlines()[0] == f"group {1337 if os.geteuid() == 0 else os.getegid()}"
 
 
-def test_a_discovery_that_is_killed_ends_the_start_and_is_named(image: Image) -> None:
-    image.pick("krun-launch").stand_in("krun-discover", "kill -KILL $$")
+@pytest.mark.parametrize(("does", "status"), [("kill -KILL $$", 137), ("exec >&-; exec sleep 60", 143)])
+def test_a_discovery_that_is_killed_or_says_nothing_and_stays_is_ended_and_named(
+    image: Image, does: str, status: int
+) -> None:
+    image.pick("krun-launch").stand_in("krun-discover", does)
     done = image.run("echo", "started")
-    assert (done.returncode, done.stdout) == (137, "")
-    assert done.stderr == f"krun-launch: error: krun-discover ended with 137\n{HINT}\n"
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr == f"krun-launch: error: krun-discover ended with {status}\n{HINT}\n"
 
 
 def test_what_is_no_environment_ends_the_start_and_the_discovery(image: Image) -> None:
@@ -162,13 +165,6 @@ def test_what_is_no_environment_ends_the_start_and_the_discovery(image: Image) -
     assert "krun-launch: error: environment from krun-discover: not a JSON object\n" in done.stderr
     first = done.stderr.splitlines()[0].split()
     assert not Path("/proc", first[1]).exists()
-
-
-def test_a_discovery_that_says_nothing_and_does_not_end_is_ended(image: Image) -> None:
-    image.pick("krun-launch").stand_in("krun-discover", "exec >&-; exec sleep 60")
-    done = image.run("echo", "started")
-    assert (done.returncode, done.stdout) == (143, "")
-    assert done.stderr == f"krun-launch: error: krun-discover ended with 143\n{HINT}\n"
 
 
 def test_a_discovery_that_does_not_end_is_given_up_in_time(image: Image) -> None:

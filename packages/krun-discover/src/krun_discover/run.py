@@ -43,7 +43,7 @@ def run(options: Options) -> None:
     if options.stay is not None:
         from krun_discover.stay import stay  # late: only krun-launch asks for it
 
-        stay(options.stay)
+        stay(options.stay, is_wanted=bool(result.values.get("XDS_ADDR")))
 
 
 def _mint(tokens: Sequence[tuple[str, str]], *, assembly: Assembly, values: Mapping[str, str]) -> None:

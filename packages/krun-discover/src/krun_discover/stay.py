@@ -16,10 +16,11 @@ from krun_discover.errors import Malformed, Misconfigured
 PIECE = 65536  # bytes
 
 
-def stay(descriptor: int) -> None:
-    """Wait, and be krun-token when that is asked for. Raises Malformed, Misconfigured."""
-    # While nobody waits for us.
-    from krun_discover import kube_access, kube_find, token_cli, token_file, token_run, web_tls  # noqa: F401
+def stay(descriptor: int, *, is_wanted: bool) -> None:
+    """Wait, and be krun-token when that is asked for, as is likely or not. Raises Malformed, Misconfigured."""
+    if is_wanted:
+        # While nobody waits for us.
+        from krun_discover import kube_access, kube_find, token_file, token_run, web_tls  # noqa: F401
 
     data, stream = _received(descriptor)
     if not data:
@@ -34,6 +35,8 @@ def stay(descriptor: int) -> None:
     os.environ.clear()
     os.environ.update(env)
     sys.argv[:] = argv
+    from krun_discover import token_cli  # late: not every mesh wants one
+
     token_cli.main()
 
 
