@@ -77,7 +77,7 @@ class Entry:
             os.close(writer)
         stay.started(pid)
         try:
-            self._load()
+            load_next(self._env)
             return envjson.read(reader, name=DISCOVER, timeout=timeout, signals=self._signals)
         except envjson.Nothing:
             raise _stopped(DISCOVER, status=self._ended(pid, patience=PATIENCE)) from None
@@ -112,24 +112,6 @@ class Entry:
     def _path(self) -> str:
         return self._env.get("PATH") or os.defpath
 
-    def _load(self) -> None:
-        """What the next steps need, while krun-discover is waited for."""
-        from krun_launch import facts, interception, mode, plan, resolver, settings  # noqa: F401
-
-        if settings.names_control_plane(self._env):
-            from krun_launch import (  # noqa: F401
-                agent_log,
-                borrowed,
-                istio_plan,
-                istio_whitebox,
-                oneshot,
-                ports,
-                probe,
-                roots,
-                supervise,
-                tasks,
-            )
-
     def _ended(self, pid: int, *, patience: float = math.inf) -> int:
         """Wait for the end of a step, or end it after so many seconds; return its status as a shell gives it."""
         until = time.monotonic() + patience
@@ -144,6 +126,26 @@ class Entry:
                     _end(pid)
                     raise Interrupted(number)
         return status
+
+
+def load_next(env: Mapping[str, str]) -> None:
+    """Load what the next steps need, while krun-discover is waited for."""
+    from krun_launch import facts, interception, mode, plan, settings  # noqa: F401
+
+    if settings.names_control_plane(env):
+        from krun_launch import (  # noqa: F401
+            agent_log,
+            borrowed,
+            istio_plan,
+            istio_whitebox,
+            oneshot,
+            ports,
+            probe,
+            resolver,
+            roots,
+            supervise,
+            tasks,
+        )
 
 
 def rules(env: Mapping[str, str], *, facts: Facts) -> dict[str, str]:

@@ -141,6 +141,10 @@ def _environment(request: Request, *, env: Mapping[str, str], arriving: Signals)
     if name is None:
         return dict(env), INHERIT
     if name == STDIN:
+        # Late: only who is before a pipe has the time.
+        from krun_launch.entry import load_next
+
+        load_next({**env, **request.flags})
         found = envjson.read(0, name="stdin", timeout=timeout, signals=arriving)
         return envjson.merge(base=env, found=found), NULL
     try:
