@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections import defaultdict
-from pathlib import Path
 
 from krun_launch.loop import reap
 
@@ -21,7 +20,8 @@ def below(pid: int) -> list[int]:
         if entry.name.isdecimal():
             with contextlib.suppress(OSError, ValueError, IndexError):
                 # pid (comm) state ppid …; comm may hold anything, also brackets and spaces.
-                after = Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()
+                with open(f"{entry.path}/stat", "rb") as file:  # noqa: PTH123 - no need of paths
+                    after = file.read().rpartition(b")")[2].split()
                 children[int(after[1])].append(int(entry.name))
     found: list[int] = []
     waiting = [pid]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from krun_launch.record import Record
 from krun_launch.settings import DEFAULT_CERTS, names_control_plane
-from krun_launch.spawn import find, find_own
+from krun_launch.spawn import find, find_own, is_on_terminal
 
 SHELLS = frozenset({"sh", "dash", "bash", "ash", "busybox"})
 
@@ -117,13 +117,5 @@ def _is_below_shell(env: Mapping[str, str]) -> bool:
         return False
     try:
         return Path("/proc/1/comm").read_text().strip() in SHELLS
-    except OSError:
-        return False
-
-
-def is_on_terminal() -> bool:
-    """Tell whether we are a terminal's foreground job, with it as stdin."""
-    try:
-        return os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp()
     except OSError:
         return False

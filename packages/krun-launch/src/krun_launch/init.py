@@ -14,10 +14,9 @@ from collections.abc import Mapping
 
 from krun_launch import below, prctl
 from krun_launch.errors import Exit
-from krun_launch.facts import is_on_terminal
 from krun_launch.loop import Died, Loop, Signalled
 from krun_launch.signals import Signals
-from krun_launch.spawn import FOREGROUND, GROUP, ProcessSpec, spawn
+from krun_launch.spawn import FOREGROUND, GROUP, ProcessSpec, is_on_terminal, spawn
 
 LINE_LIMIT = 4096  # bytes of a line that has not ended; a report is short
 

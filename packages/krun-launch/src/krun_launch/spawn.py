@@ -250,6 +250,14 @@ def _failure(spec: ProcessSpec, *, number: int) -> Failure:
     return CannotRun(f"{what} cannot be run: {os.strerror(number)}", hint=hint)
 
 
+def is_on_terminal() -> bool:
+    """Tell whether we are a terminal's foreground job, with it as stdin."""
+    try:
+        return os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return False
+
+
 def status_of(waited: int) -> int:
     """What waitpid(2) tells of an end, as a shell gives it: 128+N after signal N."""
     code = os.waitstatus_to_exitcode(waited)
