@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
 
-from krun_testbed import mesh_pod, mesh_workload, processes
+from krun_testbed import mesh_cluster, mesh_pod, mesh_workload, processes
 from krun_testbed.mesh_cluster import Cluster
 from krun_testbed.mesh_workload import Workload
 
@@ -34,6 +35,14 @@ def programs(workload: Workload) -> dict[str, Path]:
         name = Path(os.fsdecode(words[1])).name if name.startswith("python") else name
         found[name.partition("-v0")[0]] = folder
     return found
+
+
+def name(pid: int) -> str:
+    """What ps shows of a process; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -73,7 +82,24 @@ def test_proxy_variables_reach_the_application_alone_and_istios_the_agent_alone(
 def test_the_krun_discover_that_found_the_mesh_gets_the_first_token(cluster: Cluster, mode: str) -> None:
     env = {"KRUN_MODE": mode, "KRUN_LOG_LEVEL": "debug"}
     with mesh_workload.workload(cluster, "a", namespace=cluster.namespace(), env=env) as a:
-        assert "krun-discover goes on as krun-token" in a.running.stderr
+        assert "goes on as krun-token part=krun-discover" in a.running.stderr
+
+
+@pytest.mark.parametrize("mode", ["captured", "whitebox"])
+def test_before_a_pipe_a_krun_token_that_was_loaded_ahead_gets_it(cluster: Cluster, mode: str) -> None:
+    namespace = cluster.namespace()
+    with cluster.network.place(name="a") as place:
+        place.resolver(mesh_cluster.OUTSIDE_RESOLVER)
+        told = mesh_workload.environment(cluster, place, name="a", namespace=namespace)
+        env = {**told, "KRUN_MODE": mode, "KRUN_LOG_LEVEL": "debug"}
+        rules = "krun-iptables && " if mode == "captured" else ""
+        app = shlex.join(mesh_workload.application("a"))
+        argv = ["--init", "--", "sh", "-c", f"{rules}krun-discover | krun-launch -- {app}"]
+        with mesh_workload.started(place, argv, env=env, command="krun-launch") as running:
+            mesh_workload.wait_until_ready(running)
+            assert "goes on as krun-token part=krun-token" in running.stderr
+            # It is gone, as any krun-token is, and nobody waits for a command any more.
+            assert "krun-token" not in {name(pid) for pid in processes.children(running.pid)}
 
 
 def test_each_part_is_the_user_that_it_is_said_to_be(cluster: Cluster) -> None:

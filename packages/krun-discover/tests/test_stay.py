@@ -1,9 +1,10 @@
-"""A krun-discover that stays is, to whoever asks for it, krun-token: a real process, told by a real socket."""
+"""A krun-discover or krun-token that waits is, to whoever asks, krun-token: a real process, told by a real socket."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,7 +18,17 @@ from krun_testbed import components, processes
 
 pytestmark = pytest.mark.loopback
 
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+clusters: [{name: a, cluster: {server: "https://127.0.0.1:9", insecure-skip-tls-verify: true}}]
+users: [{name: a, user: {token: t}}]
+contexts: [{name: a, context: {cluster: a, user: a}}]
+current-context: a
+"""
 ASKED = ("kubernetes", "--audience", "istio-ca", "--namespace", "demo")
+
+both = pytest.mark.parametrize("program", ["krun-discover", "krun-token"])
 
 
 @pytest.fixture
@@ -57,9 +68,9 @@ class Stayed:
 
 
 @contextmanager
-def stayed(folder: Path, *, env: dict[str, str]) -> Iterator[Stayed]:
+def stayed(folder: Path, *, env: dict[str, str], program: str = "krun-discover") -> Iterator[Stayed]:
     ours, theirs = socket.socketpair()
-    argv = [components.command("krun-discover"), "--stay", str(theirs.fileno())]
+    argv = [components.command(program), "--stay", str(theirs.fileno())]
     with (
         ours,
         theirs,
@@ -69,55 +80,61 @@ def stayed(folder: Path, *, env: dict[str, str]) -> Iterator[Stayed]:
     ):
         theirs.close()
         assert process.stdout is not None
-        found = json.loads(process.stdout.readline())
-        assert found["WORKLOAD_NAMESPACE"] == "demo"
+        if program == "krun-discover":
+            found = json.loads(process.stdout.readline())
+            assert found["WORKLOAD_NAMESPACE"] == "demo"
         yield Stayed(process, ours, folder)
 
 
-def test_it_prints_first_and_then_is_krun_token_with_that_command_line_and_environment(
-    env: dict[str, str], tmp_path: Path
+@both
+def test_it_is_krun_token_with_that_command_line_and_environment(
+    env: dict[str, str], tmp_path: Path, program: str
 ) -> None:
     argv, other = [components.command("krun-token"), *ASKED], {**env, "KUBECONFIG": str(tmp_path / "none")}
     executed = processes.run(argv, env=other)
     assert executed.returncode == 78
-    with stayed(tmp_path, env=env) as discover:
-        discover.send(json.dumps({"argv": argv, "env": other}).encode())
-        assert discover.ends() == (executed.returncode, executed.stderr)
+    with stayed(tmp_path, env=env, program=program) as waiting:
+        waiting.send(json.dumps({"argv": argv, "env": other}).encode())
+        assert waiting.ends() == (executed.returncode, executed.stderr)
 
 
-def test_lines_of_its_log_are_krun_tokens_then(env: dict[str, str], tmp_path: Path) -> None:
+@both
+def test_lines_of_its_log_are_krun_tokens_then(env: dict[str, str], tmp_path: Path, program: str) -> None:
     env = {**env, "KRUN_LOG_LEVEL": "debug", "KRUN_LOG_FORMAT": "json"}
     argv, other = [components.command("krun-token"), *ASKED], {**env, "KUBECONFIG": "/dev/null"}
-    with stayed(tmp_path, env=env) as discover:
-        discover.send(json.dumps({"argv": argv, "env": other}).encode())
-        status, said = discover.ends()
+    with stayed(tmp_path, env=env, program=program) as waiting:
+        waiting.send(json.dumps({"argv": argv, "env": other}).encode())
+        status, said = waiting.ends()
     assert status == 78
     assert "krun-discover" not in said
     assert "krun-token: error: " in said
 
 
-def test_it_ends_when_nobody_asks_for_a_token(env: dict[str, str], tmp_path: Path) -> None:
-    with stayed(tmp_path, env=env) as discover:
-        discover.channel.close()
-        assert discover.ends() == (0, "")
+@both
+def test_it_ends_when_nobody_asks_for_a_token(env: dict[str, str], tmp_path: Path, program: str) -> None:
+    with stayed(tmp_path, env=env, program=program) as waiting:
+        waiting.channel.close()
+        assert waiting.ends() == (0, "")
 
 
 @pytest.mark.parametrize("data", [b"nonsense", b"[]", b'{"argv": 3, "env": {}}', b'{"argv": ["krun-token"]}'])
-def test_what_is_no_command_is_refused(env: dict[str, str], tmp_path: Path, data: bytes) -> None:
-    with stayed(tmp_path, env=env) as discover:
-        discover.send(data)
-        status, said = discover.ends()
-        assert discover.process.stderr is not None
-        stderr = discover.process.stderr.read().decode()
+@both
+def test_what_is_no_command_is_refused(env: dict[str, str], tmp_path: Path, data: bytes, program: str) -> None:
+    with stayed(tmp_path, env=env, program=program) as waiting:
+        waiting.send(data)
+        status, said = waiting.ends()
+        assert waiting.process.stderr is not None
+        stderr = waiting.process.stderr.read().decode()
     assert (status, said) == (65, "")
-    assert stderr.startswith("krun-discover: error: what came to be done after it: no command line")
+    assert stderr.startswith(f"{program}: error: what came to be done after it: no command line")
 
 
-def test_a_descriptor_that_is_no_socket_is_named(env: dict[str, str]) -> None:
+@both
+def test_a_descriptor_that_is_no_socket_is_named(env: dict[str, str], program: str) -> None:
     number = os.open(os.devnull, os.O_RDONLY)
     try:
         done = subprocess.run(
-            [components.command("krun-discover"), "--stay", str(number)],
+            [components.command(program), "--stay", str(number)],
             env=env,
             pass_fds=[number],
             capture_output=True,
@@ -127,12 +144,39 @@ def test_a_descriptor_that_is_no_socket_is_named(env: dict[str, str]) -> None:
     finally:
         os.close(number)
     assert done.returncode == 78
-    assert done.stderr.startswith(f"krun-discover: error: --stay {number}: ")
+    assert done.stderr.startswith(f"{program}: error: --stay {number}: ")
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("word", ["2", "x", "-1", "99999999999", "٣"])
-def test_a_word_that_is_no_descriptor_is_wrong_usage(env: dict[str, str], word: str) -> None:
-    done = processes.run([components.command("krun-discover"), f"--stay={word}"], env=env)
+@both
+def test_a_word_that_is_no_descriptor_is_wrong_usage(env: dict[str, str], word: str, program: str) -> None:
+    done = processes.run([components.command(program), f"--stay={word}"], env=env)
     assert (done.returncode, done.stdout) == (2, "")
     assert "--stay" in done.stderr
+
+
+def test_a_krun_token_that_waits_takes_no_command_beside(env: dict[str, str]) -> None:
+    done = processes.run([components.command("krun-token"), "--stay", "5", *ASKED], env=env)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--stay is told by its socket" in done.stderr
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_nothing_is_loaded_any_more_when_a_krun_token_that_waits_is_told(
+    env: dict[str, str], tmp_path: Path, waits: bool
+) -> None:
+    """Of a cluster by kubeconfig, whose API server refuses the connection: Python says itself what it imports."""
+    (tmp_path / "kubeconfig").write_text(KUBECONFIG)
+    told = {**env, "KUBECONFIG": str(tmp_path / "kubeconfig"), "PYTHONVERBOSE": "1", "MESH": ""}
+    argv = [components.command("krun-token"), *ASKED]
+    if not waits:
+        said = processes.run(argv, env=told).stderr
+    else:
+        with stayed(tmp_path, env=told, program="krun-token") as waiting:
+            waiting.send(json.dumps({"argv": argv, "env": told}).encode())
+            _, said = waiting.ends()
+    assert "connection refused" in said
+    loaded = re.findall(r"^import '([a-z_.]+)'", said, re.MULTILINE)
+    assert ("yaml" in loaded) is not waits
+    assert not waits or loaded == [], loaded

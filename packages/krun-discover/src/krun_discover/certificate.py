@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import ssl
 import time
 from base64 import b64decode
 from collections.abc import Iterator
@@ -113,6 +112,8 @@ def held(data: bytes) -> str:
 
 def objection(path: str, key: str) -> str:
     """Why OpenSSL cannot use this certificate with this key, both files; empty when it can."""
+    import ssl  # late: names are found without a connection
+
     try:
         # A key with a passphrase would ask for it on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path, key or None, password="")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from krun_discover import flags
-from krun_discover.options import FORMATS, Options, is_descriptor, token
+from krun_discover.options import FORMATS, Options, token
 
 EPILOG = """\b
 Variables:
@@ -57,12 +57,6 @@ def _tokens(context: click.Context, parameter: click.Parameter, texts: tuple[str
         raise click.BadParameter(str(error), ctx=context, param=parameter) from None
 
 
-def _descriptor(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
-    if text is not None and not is_descriptor(text):
-        raise click.BadParameter(f"{text!r} is not a descriptor above 2", ctx=context, param=parameter)
-    return None if text is None else int(text)
-
-
 @click.command(
     cls=_WithDoctor,
     invoke_without_command=True,
@@ -91,12 +85,7 @@ def _descriptor(context: click.Context, parameter: click.Parameter, text: str | 
 @click.option(
     "--context", "kube_context", default="", metavar="NAME", help="Of the kubeconfig, instead of its current one."
 )
-@click.option(
-    "--stay",
-    metavar="FD",
-    callback=_descriptor,
-    help="For krun-launch --enter: afterwards be the krun-token whose command line comes by this socket.",
-)
+@flags.stay("afterwards be the krun-token whose command line comes by this socket.")
 @flags.timeout("all of it")
 @flags.of_log
 @click.version_option(package_name="krun-discover", message="%(prog)s %(version)s")

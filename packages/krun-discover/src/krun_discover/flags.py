@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from krun_discover import log
+from krun_discover import log, plain
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -31,6 +31,17 @@ def timeout(what: str) -> Callable[[Function], Function]:
         metavar="SECONDS",
         help=f"For {what}; status 75 when it passes.",
     )
+
+
+def stay(what: str) -> Callable[[Function], Function]:
+    """``--stay``, the number of a socket by which the process is told what to be; ``what`` it says of that."""
+    return click.option("--stay", metavar="FD", callback=_descriptor, help=f"For krun-launch: {what}")
+
+
+def _descriptor(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    if text is not None and not plain.is_descriptor(text):
+        raise click.BadParameter(f"{text!r} is not a descriptor above 2", ctx=context, param=parameter)
+    return None if text is None else int(text)
 
 
 def of_log(function: Function) -> Function:

@@ -44,7 +44,7 @@ def load(environ: Mapping[str, str], *, folder: str = FOLDER) -> Target | Absent
 
 
 def _roots(path: str) -> str:
-    from krun_discover import certificate  # late: with ssl
+    from krun_discover import certificate  # late: with datetime
 
     try:
         return certificate.roots(kube_file.read(path, what="in-cluster", limit=LIMIT).decode("latin-1"))

@@ -56,7 +56,7 @@ def _roots(entry: Entry) -> tuple[str, str]:
         pem = kube_file.read(path, what=entry.at(name), limit=ROOTS_LIMIT)
     if not pem:
         return "", SYSTEM_ROOTS
-    from krun_discover import certificate  # late: with ssl
+    from krun_discover import certificate  # late: with datetime
 
     try:
         return certificate.roots(pem.decode("latin-1")), entry.at(name)

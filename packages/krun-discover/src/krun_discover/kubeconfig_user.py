@@ -86,7 +86,7 @@ def _certificate(entry: Entry) -> Credentials | None:
         raise entry.wrong("client-key", "has no client-certificate beside it")
     if not (key_data or key_path):
         raise entry.wrong("client-certificate", "has no client-key beside it")
-    from krun_discover.certificate import held  # late: with ssl
+    from krun_discover.certificate import held  # late: most have a token
     from krun_discover.kube_credentials_rare import Certificate
 
     return Certificate(

@@ -44,7 +44,7 @@ def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Options | None
     seconds = plain.seconds(timeout or "60")
     if seconds is None or (style and style not in FORMATS) or (tokens and "--explain" in found):
         return None
-    if stay and not is_descriptor(stay):
+    if stay and not plain.is_descriptor(stay):
         return None
     return Options(
         mesh=mesh or environ.get("MESH", ""),
@@ -58,11 +58,6 @@ def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Options | None
         log_level=of_log[0],
         log_format=of_log[1],
     )
-
-
-def is_descriptor(text: str) -> bool:
-    """Tell whether a text is the number of a descriptor, and of none of our streams."""
-    return text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 2
 
 
 def token(text: str) -> tuple[str, str]:

@@ -54,6 +54,11 @@ def seconds(text: str) -> float | None:
     return found if 0 < (found := float(text)) <= LONGEST else None
 
 
+def is_descriptor(text: str) -> bool:
+    """Tell whether a text is the number of a descriptor, and of none of our streams."""
+    return text.isascii() and text.isdecimal() and len(text) < 10 and int(text) > 2
+
+
 def is_word(text: str) -> bool:
     """Tell whether it can be an audience or a scope, unlike an unset variable in a script."""
     return bool(text) and text.isprintable() and " " not in text

@@ -1,4 +1,4 @@
-"""Staying after everything is printed: whoever started us may want a token next, and most of its start is done here.
+"""Waiting to be a krun-token: whoever started us may want one soon, and most of its start is done here meanwhile.
 
 By the socket comes one command line of krun-token with its environment, as JSON, and the descriptor that is to be its
 stdout and stderr; then this process is that krun-token. At the end of the socket without one, it ends.
@@ -6,6 +6,8 @@ stdout and stderr; then this process is that krun-token. At the end of the socke
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import json
 import os
 import socket
@@ -19,8 +21,7 @@ PIECE = 65536  # bytes
 def stay(descriptor: int, *, is_wanted: bool) -> None:
     """Wait, and be krun-token when that is asked for, as is likely or not. Raises Malformed, Misconfigured."""
     if is_wanted:
-        # While nobody waits for us.
-        from krun_discover import kube_access, kube_find, token_file, token_run, web_tls  # noqa: F401
+        _load()  # while nobody waits for us
 
     data, stream = _received(descriptor)
     if not data:
@@ -38,6 +39,29 @@ def stay(descriptor: int, *, is_wanted: bool) -> None:
     from krun_discover import token_cli  # late: not every mesh wants one
 
     token_cli.main()
+
+
+def _load() -> None:
+    """What a token of Kubernetes takes."""
+    import threading  # noqa: F401
+
+    from krun_discover import (  # noqa: F401
+        certificate,
+        kube_access,
+        kube_find,
+        kube_time,
+        kubeconfig,
+        token_cache,
+        token_file,
+        token_run,
+        web_tls,
+    )
+
+    for name in ("idna", "utf-8-sig"):  # of the names of hosts, and of files
+        codecs.lookup(name)
+    with contextlib.suppress(Misconfigured):  # said when a token is wanted
+        if kubeconfig.files(os.environ)[0]:
+            from krun_discover import kubeconfig_yaml  # noqa: F401
 
 
 def _received(descriptor: int) -> tuple[bytes, int]:

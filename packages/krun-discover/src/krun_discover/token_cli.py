@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 def main() -> NoReturn:
     """Run as the process."""
+    descriptor = token_options.stays(sys.argv[1:])
+    if descriptor is not None:
+        errors.run_plain(lambda: _stay(descriptor), tool=token_options.TOOL)
     asked = token_options.read(sys.argv[1:], os.environ)
     if asked is None:
         from krun_discover.token_command import command
@@ -29,3 +32,10 @@ def _run(asked: token_options.Asked) -> None:
     from krun_discover import token_run
 
     token_run.run(asked)
+
+
+def _stay(descriptor: int) -> None:
+    from krun_discover.stay import stay  # late: only krun-launch asks for it
+
+    gc.disable()  # as above; krun-launch asks for one token
+    stay(descriptor, is_wanted=True)

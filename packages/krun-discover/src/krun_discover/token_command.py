@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from krun_discover import flags as common
 from krun_discover import token_flags
 from krun_discover.token_options import LIFE, Asked
 
@@ -27,13 +28,23 @@ Examples:
 CONTEXT = {"max_content_width": 80, "help_option_names": ["-h", "--help"]}
 
 
-@click.group(epilog=EPILOG, context_settings=CONTEXT)
+@click.group(epilog=EPILOG, context_settings=CONTEXT, invoke_without_command=True, no_args_is_help=True)
+@common.stay("load all that a token takes, and take the command line from this socket.")
 @click.version_option(package_name="krun-discover", message="%(prog)s %(version)s")
-def command() -> None:
+@click.pass_context
+def command(context: click.Context, *, stay: int | None) -> None:
     """Mint one token, of Kubernetes or of Google, and print it, or keep a file's token good.
 
     On stdout is the token and nothing else; it is never logged.
     """
+    if stay is not None and context.invoked_subcommand:
+        raise click.UsageError("--stay is told by its socket which token: it goes without a command", ctx=context)
+    if stay is not None:
+        from krun_discover import stay as staying  # late: only krun-launch asks for it
+
+        staying.stay(stay, is_wanted=True)
+    elif context.invoked_subcommand is None:
+        raise click.UsageError("Missing command.", ctx=context)
 
 
 @command.command()

@@ -20,6 +20,7 @@ OF_KIND = {
     "access": ("--scope",),
 }
 MANY = {"kubernetes": "--audience", "access": "--scope"}  # what may be given more than once
+STAY = "--stay"
 LIFE = 3600  # seconds that a cluster is asked for
 
 
@@ -46,6 +47,13 @@ class Asked(Record):
     context: str = ""
     life: int = LIFE
     federation: str = ""  # the audience at STS by which the workload's Kubernetes account is known to Google
+
+
+def stays(arguments: Sequence[str]) -> int | None:
+    """The descriptor by which it is told later what it is asked to do; None when that is on the command line."""
+    found = plain.read(arguments, values=[STAY]) or {}
+    given = found.get(STAY, [])
+    return int(given[0]) if len(given) == 1 and plain.is_descriptor(given[0]) else None
 
 
 def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Asked | None:

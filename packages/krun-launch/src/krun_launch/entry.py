@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
     from krun_launch.facts import Facts
-    from krun_launch.identity import Identity
     from krun_launch.signals import Signals
     from krun_launch.stay import Stay
 
@@ -59,11 +58,11 @@ class Entry:
         if program is None:
             return {}
         # Late: without it there is nobody who could stay.
-        from krun_launch.stay import Stay
+        from krun_launch.stay import Stay, caller
 
         reader, writer = os.pipe()
-        identity = _identity()
-        stay = self.stay = Stay(identity=identity)
+        identity = caller()
+        stay = self.stay = Stay(name=DISCOVER, identity=identity)
         number = stay.end.fileno()
         spec = helper(
             DISCOVER, argv=(program, "--stay", str(number)), env=environments.tool(self._env), identity=identity
@@ -133,18 +132,15 @@ def load_next(env: Mapping[str, str]) -> None:
     from krun_launch import facts, interception, mode, plan, settings  # noqa: F401
 
     if settings.names_control_plane(env):
+        # What the agent takes comes when its token is waited for.
         from krun_launch import (  # noqa: F401
-            agent_log,
             borrowed,
             istio_plan,
             istio_whitebox,
             oneshot,
             ports,
-            probe,
             resolver,
-            roots,
             supervise,
-            tasks,
         )
 
 
@@ -161,16 +157,6 @@ def rules(env: Mapping[str, str], *, facts: Facts) -> dict[str, str]:
     if chosen == mode.NONE:
         return {}
     return interception.rules_wanted(env, facts=facts, has_agent=chosen == mode.ISTIO)
-
-
-def _identity() -> Identity | None:
-    """As whom krun-discover calls others: as krun-token, which it is going to be; None: as we do."""
-    # Late: whoever is not root needs none of it.
-    if os.geteuid() != 0:
-        return None
-    from krun_launch import identity, trial
-
-    return None if trial.cannot_switch([], folder="/") else identity.OURS
 
 
 def _started(spec: ProcessSpec) -> int:

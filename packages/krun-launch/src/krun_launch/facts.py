@@ -62,7 +62,7 @@ def look(env: Mapping[str, str], *, is_before_rules: bool = False) -> Facts:
 
 def _with_agent(found: Facts, *, env: Mapping[str, str], path: str) -> Facts:
     # Late: only a mesh with a control plane has an agent.
-    from krun_launch import istio_agent
+    from krun_launch import istio_agent, istio_paths
 
     agent = find(env.get("KRUN_PILOT_AGENT") or istio_agent.PROGRAM, path=f"{path}:{istio_agent.USUAL_FOLDER}")
     beside = [str(Path(agent).parent / name) for name in istio_agent.TEMPLATES] if agent else []
@@ -71,8 +71,8 @@ def _with_agent(found: Facts, *, env: Mapping[str, str], path: str) -> Facts:
         pilot_agent=agent,
         template=next((name for name in templates if os.path.isfile(name)), None),  # noqa: PTH113
         krun_token=find_own("krun-token", path=path),
-        has_token=os.access(istio_agent.MOUNTED_TOKEN, os.R_OK),
-        has_roots=os.access(istio_agent.MOUNTED_ROOT, os.R_OK),
+        has_token=os.access(istio_paths.MOUNTED_TOKEN, os.R_OK),
+        has_roots=os.access(istio_paths.MOUNTED_ROOT, os.R_OK),
         instance=os.urandom(4).hex(),
     )
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from krun_launch import environments, istio_proxy_config
 from krun_launch.errors import Misconfigured
+from krun_launch.istio_paths import ROOT, TOKEN
 from krun_launch.istio_settings import IstioSettings
 
-TOKEN = "var/run/secrets/tokens/istio-token"
-ROOT = "var/run/secrets/istio/root-cert.pem"
 CERTIFICATES = "certs"
 CHAIN = f"{CERTIFICATES}/cert-chain.pem"
 LABELS = "etc/istio/pod/labels"
@@ -21,9 +20,6 @@ ANNOTATIONS = "etc/istio/pod/annotations"
 # Where the agent itself writes: its sockets, Envoy's bootstrap, the workload's certificate.
 FOLDERS = ("etc/istio/proxy", "var/run/secrets/workload-spiffe-uds", CERTIFICATES)
 SHARED = (TOKEN.rpartition("/")[0],)  # krun-token puts it there, whom nobody is to lead elsewhere
-# The same, where a platform has mounted them, as in a Pod.
-MOUNTED_TOKEN = f"/{TOKEN}"
-MOUNTED_ROOT = f"/{ROOT}"
 # In Istio's images, and beside an agent that was built by hand.
 PROGRAM = "pilot-agent"
 USUAL_FOLDER = "/usr/local/bin"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from krun_launch import environments, identity, interception, istio_agent, istio_settings, served
+from krun_launch import environments, identity, interception, istio_agent, istio_paths, istio_settings, served
 from krun_launch.contract import PORTS
 from krun_launch.errors import Misconfigured
 from krun_launch.facts import Facts
@@ -83,7 +83,7 @@ def plan(
         tasks=(_task(env, token),) if token else (),
         credentials=_credentials(istio),
         scopes=None if is_captured else _scopes(istio, facts=facts),
-        roots=_roots(istio, facts=facts) if istio_agent.ROOT in files else None,
+        roots=_roots(istio, facts=facts) if istio_paths.ROOT in files else None,
         resolver=_resolver(istio, settings=settings, facts=facts) if is_relayed else "",
         status_host=around.status_host or settings.loopback,
         notes=() if is_captured else (f"whitebox: only clients that use HTTP_PROXY are in the mesh: {chosen.reason}",),
@@ -95,7 +95,7 @@ def _token(env: Mapping[str, str], *, istio: IstioSettings, settings: Settings, 
     """How the token for the control plane is got, and got again."""
     if facts.krun_token is None:
         raise Misconfigured(
-            f"no token for the control plane: no {istio_agent.MOUNTED_TOKEN}, and krun-token is not installed",
+            f"no token for the control plane: no {istio_paths.MOUNTED_TOKEN}, and krun-token is not installed",
             hint="install krun-discover, which has it, or mount a token for audience istio-ca",
         )
     owner = () if facts.cannot_switch else ("--owner", f"{identity.PROXY}:{identity.PROXY}")
@@ -107,7 +107,7 @@ def _token(env: Mapping[str, str], *, istio: IstioSettings, settings: Settings, 
             *("--audience", istio.audience),
             *("--namespace", istio.namespace),
             *("--service-account", istio.service_account),
-            *("--to", str(istio.run_dir / istio_agent.TOKEN)),
+            *("--to", str(istio.run_dir / istio_paths.TOKEN)),
             *owner,
             *("--timeout", f"{max(settings.ready_timeout, 1):g}"),
         ),
@@ -193,7 +193,7 @@ def _resolver(istio: IstioSettings, *, settings: Settings, facts: Facts) -> str:
 def _files(env: Mapping[str, str], *, istio: IstioSettings, facts: Facts) -> tuple[dict[str, str], str]:
     """The agent's files, and the path of what is merged into Envoy's bootstrap."""
     files = istio_agent.files(env, settings=istio)
-    if not (istio_agent.ROOT in files or facts.has_roots or env.get("XDS_ROOT_CA")):
+    if not (istio_paths.ROOT in files or facts.has_roots or env.get("XDS_ROOT_CA")):
         raise Misconfigured(
             "CAROOT_ISTIOD is not set: without its root nobody can tell whether this is the right control plane",
             hint="it is root-cert.pem of the config map istio-ca-root-cert: may krun-discover read that?",
@@ -208,17 +208,17 @@ def _files(env: Mapping[str, str], *, istio: IstioSettings, facts: Facts) -> tup
 
 def _links(files: Mapping[str, str], *, facts: Facts) -> dict[str, str]:
     """What a platform keeps fresh is read where it is."""
-    roots = facts.has_roots and istio_agent.ROOT not in files
+    roots = facts.has_roots and istio_paths.ROOT not in files
     return {
-        **({f"{FOLDER}/{istio_agent.TOKEN}": istio_agent.MOUNTED_TOKEN} if facts.has_token else {}),
-        **({f"{FOLDER}/{istio_agent.ROOT}": istio_agent.MOUNTED_ROOT} if roots else {}),
+        **({f"{FOLDER}/{istio_paths.TOKEN}": istio_paths.MOUNTED_TOKEN} if facts.has_token else {}),
+        **({f"{FOLDER}/{istio_paths.ROOT}": istio_paths.MOUNTED_ROOT} if roots else {}),
     }
 
 
 def _credentials(istio: IstioSettings) -> tuple[Credential, ...]:
     return (
-        Credential(name=TOKEN, path=istio.run_dir / istio_agent.TOKEN, kind=TOKEN),
-        Credential(name=ROOT, path=istio.run_dir / istio_agent.ROOT, kind=ROOT),
+        Credential(name=TOKEN, path=istio.run_dir / istio_paths.TOKEN, kind=TOKEN),
+        Credential(name=ROOT, path=istio.run_dir / istio_paths.ROOT, kind=ROOT),
         Credential(name=CERTIFICATE, path=istio.run_dir / istio_agent.CHAIN, kind=CERTIFICATE),
     )
 
@@ -236,7 +236,7 @@ def _scopes(istio: IstioSettings, *, facts: Facts) -> Scopes:
 
 def _roots(istio: IstioSettings, *, facts: Facts) -> Roots:
     return Roots(
-        file=istio.run_dir / istio_agent.ROOT,
+        file=istio.run_dir / istio_paths.ROOT,
         learnt=istio.run_dir / istio_agent.CERTIFICATES / "root-cert.pem",
         owner=None if facts.cannot_switch else identity.PROXY,
     )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from krun_launch import envjson, lines, signals
 from krun_launch.errors import Misconfigured
 from krun_launch.record import Record
-from krun_launch.settings import seconds
+from krun_launch.settings import names_control_plane, seconds
 from krun_launch.signals import Signals
 from krun_launch.spawn import INHERIT, NULL
 
@@ -48,6 +48,7 @@ def launch(request: Request, *, env: Mapping[str, str]) -> int:
         try:
             if request.enters:
                 return _enter(request, env=env, arriving=arriving, init=init)
+            stay = None if request.is_dry or request.wants_rules else _ahead({**env, **request.flags})
             found, app_stdin = _environment(request, env=env, arriving=arriving)
         except envjson.Interrupted as interrupted:
             lines.info("ended before the start", signal=signals.name(interrupted.number))
@@ -58,7 +59,7 @@ def launch(request: Request, *, env: Mapping[str, str]) -> int:
         if request.wants_rules:
             _print_rules({**found, **request.flags}, facts=around)
             return 0
-        return _carry_out(request, env=found, facts=around, app_stdin=app_stdin, signals=arriving, init=init)
+        return _carry_out(request, env=found, facts=around, app_stdin=app_stdin, signals=arriving, init=init, stay=stay)
 
 
 def _enter(request: Request, *, env: Mapping[str, str], arriving: Signals, init: int | None) -> int:
@@ -116,6 +117,15 @@ def _carry_out(
         stay.close()
         stay = None
     return _run(made, signals=signals, init=init, keeps_run_dir=bool(settled.get("KRUN_RUN_DIR")), stay=stay)
+
+
+def _ahead(env: Mapping[str, str]) -> Stay | None:
+    """What can be loaded for a start with a control plane, before it is known what that takes."""
+    if not names_control_plane(env):
+        return None
+    from krun_launch import stay  # late, as that says
+
+    return stay.ahead(env)
 
 
 def _tell_init(env: Mapping[str, str]) -> int | None:

@@ -22,7 +22,7 @@ def cannot_switch(programs: Sequence[str], *, folder: str, texts: Sequence[str] 
         texts: paths that they must be able to read.
         folder: where the run folder is going to be.
     """
-    if missing := _missing_capabilities():
+    if missing := missing_capabilities():
         return f"root without {', '.join(missing)}"
     reader, writer = os.pipe()
     pid = os.fork()
@@ -58,7 +58,8 @@ def _child(programs: Sequence[str], *, texts: Sequence[str], folder: str, writer
         os._exit(0)
 
 
-def _missing_capabilities() -> list[str]:
+def missing_capabilities() -> list[str]:
+    """Those that it takes, and root has not here."""
     with open("/proc/self/status", encoding="utf-8") as file:  # noqa: PTH123 - no need of paths
         for line in file:
             if line.startswith("CapEff:"):
