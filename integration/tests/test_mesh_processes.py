@@ -80,7 +80,7 @@ def test_proxy_variables_reach_the_application_alone_and_istios_the_agent_alone(
 
 @pytest.mark.parametrize("mode", ["captured", "whitebox"])
 def test_the_krun_discover_that_found_the_mesh_gets_the_first_token(cluster: Cluster, mode: str) -> None:
-    env = {"KRUN_MODE": mode, "KRUN_LOG_LEVEL": "debug"}
+    env = {"KRUN_MODE": mode, "KRUN_LOG_LEVEL": "debug", "KRUN_LOG_FORMAT": "text"}
     with mesh_workload.workload(cluster, "a", namespace=cluster.namespace(), env=env) as a:
         assert "goes on as krun-token part=krun-discover" in a.running.stderr
 
@@ -91,7 +91,7 @@ def test_before_a_pipe_a_krun_token_that_was_loaded_ahead_gets_it(cluster: Clust
     with cluster.network.place(name="a") as place:
         place.resolver(mesh_cluster.OUTSIDE_RESOLVER)
         told = mesh_workload.environment(cluster, place, name="a", namespace=namespace)
-        env = {**told, "KRUN_MODE": mode, "KRUN_LOG_LEVEL": "debug"}
+        env = {**told, "KRUN_MODE": mode, "KRUN_LOG_LEVEL": "debug", "KRUN_LOG_FORMAT": "text"}
         rules = "krun-iptables && " if mode == "captured" else ""
         app = shlex.join(mesh_workload.application("a"))
         argv = ["--init", "--", "sh", "-c", f"{rules}krun-discover | krun-launch -- {app}"]
