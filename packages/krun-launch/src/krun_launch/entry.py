@@ -61,7 +61,7 @@ class Entry:
         from krun_launch.stay import Stay, caller
 
         reader, writer = os.pipe()
-        identity = caller()
+        identity = caller(is_tried=True)
         stay = self.stay = Stay(name=DISCOVER, identity=identity)
         number = stay.end.fileno()
         spec = helper(

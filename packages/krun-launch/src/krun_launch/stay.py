@@ -82,7 +82,7 @@ def ahead(env: Mapping[str, str]) -> Stay | None:
     # In an interpreter of its own it would not be loaded any sooner; somebody else's program is not told to stay.
     if borrowed.program(program, env=env) is None:
         return None
-    stay = Stay(name=TOKEN, identity=_probable())
+    stay = Stay(name=TOKEN, identity=caller(is_tried=False))
     number = stay.end.fileno()
     spec = helper(TOKEN, argv=(program, "--stay", str(number)), env=environments.tool(env), identity=stay.identity)
     try:
@@ -94,20 +94,15 @@ def ahead(env: Mapping[str, str]) -> Stay | None:
     return stay
 
 
-def caller() -> Identity | None:
-    """As whom krun-token calls others, and krun-discover, which is going to be it; None: as we do."""
+def caller(*, is_tried: bool) -> Identity | None:
+    """As whom krun-token calls others, and krun-discover, which is going to be it; None: as we do.
+
+    A try takes a process; without it whoever starts it has to see whether that can be.
+    """
     # Late: whoever is not root needs none of it.
     if os.geteuid() != 0:
         return None
     from krun_launch import identity, trial
 
-    return None if trial.cannot_switch([], folder="/") else identity.OURS
-
-
-def _probable() -> Identity | None:
-    """The same, as far as it is known without a try."""
-    if os.geteuid() != 0:
-        return None
-    from krun_launch import identity, trial  # late, as above
-
-    return None if trial.missing_capabilities() else identity.OURS
+    reason = trial.cannot_switch([], folder="/") if is_tried else trial.missing_capabilities()
+    return None if reason else identity.OURS
