@@ -92,6 +92,8 @@ def test_before_a_pipe_a_krun_token_that_was_loaded_ahead_gets_it(cluster: Clust
         place.resolver(mesh_cluster.OUTSIDE_RESOLVER)
         told = mesh_workload.environment(cluster, place, name="a", namespace=namespace)
         env = {**told, "KRUN_MODE": mode, "KRUN_LOG_LEVEL": "debug", "KRUN_LOG_FORMAT": "text"}
+        # Also of an API server within what is captured, before there is an Envoy.
+        env["OUTBOUND_IP_RANGES_INCLUDE"] = "*"
         rules = "krun-iptables && " if mode == "captured" else ""
         app = shlex.join(mesh_workload.application("a"))
         argv = ["--init", "--", "sh", "-c", f"{rules}krun-discover | krun-launch -- {app}"]

@@ -63,6 +63,7 @@ def look(env: Mapping[str, str], *, is_before_rules: bool = False) -> Facts:
 def _with_agent(found: Facts, *, env: Mapping[str, str], path: str) -> Facts:
     # Late: only a mesh with a control plane has an agent.
     from krun_launch import istio_agent, istio_paths
+    from krun_launch.stay import KRUN_TOKEN
 
     agent = find(env.get("KRUN_PILOT_AGENT") or istio_agent.PROGRAM, path=f"{path}:{istio_agent.USUAL_FOLDER}")
     beside = [str(Path(agent).parent / name) for name in istio_agent.TEMPLATES] if agent else []
@@ -70,7 +71,7 @@ def _with_agent(found: Facts, *, env: Mapping[str, str], path: str) -> Facts:
     return found.but(
         pilot_agent=agent,
         template=next((name for name in templates if os.path.isfile(name)), None),  # noqa: PTH113
-        krun_token=find_own("krun-token", path=path),
+        krun_token=find_own(KRUN_TOKEN, path=path),
         has_token=os.access(istio_paths.MOUNTED_TOKEN, os.R_OK),
         has_roots=os.access(istio_paths.MOUNTED_ROOT, os.R_OK),
         instance=os.urandom(4).hex(),

@@ -31,10 +31,10 @@ from krun_launch.settings import Settings, seconds
 from krun_launch.spawn import ProcessSpec, helper
 from krun_launch.startup_probe import Probe
 from krun_launch.static_settings import log_level
+from krun_launch.stay import KRUN_TOKEN
 
 FOLDER = "agent"  # below the run folder: the agent's working directory
 COMPLAINTS = "agent-complaints"
-KRUN_TOKEN = "krun-token"
 RENEWAL = "KRUN_TOKEN_REFRESH"
 RETRY = 5.0  # seconds after a token that could not be renewed
 # krun-token says by itself what it waited for; this much later it is not going to.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from krun_launch.spawn import ProcessSpec
 
 LIMIT = 5.0  # seconds; it has nothing else to do than to take what comes
-TOKEN = "krun-token"
+KRUN_TOKEN = "krun-token"
 WITHOUT_AGENT = ("static", "none", "proxyless")  # modes
 
 
@@ -76,21 +76,21 @@ def ahead(env: Mapping[str, str]) -> Stay | None:
     """
     if env.get("KRUN_MODE") in WITHOUT_AGENT:
         return None
-    program = find_own(TOKEN, path=env.get("PATH") or os.defpath)
+    program = find_own(KRUN_TOKEN, path=env.get("PATH") or os.defpath)
     if program is None or os.access(istio_paths.MOUNTED_TOKEN, os.R_OK):
         return None
     # In an interpreter of its own it would not be loaded any sooner; somebody else's program is not told to stay.
     if borrowed.program(program, env=env) is None:
         return None
-    stay = Stay(name=TOKEN, identity=caller(is_tried=False))
+    stay = Stay(name=KRUN_TOKEN, identity=caller(is_tried=False))
     number = stay.end.fileno()
-    spec = helper(TOKEN, argv=(program, "--stay", str(number)), env=environments.tool(env), identity=stay.identity)
+    spec = helper(KRUN_TOKEN, argv=(program, "--stay", str(number)), env=environments.tool(env), identity=stay.identity)
     try:
         stay.started(spawn(spec.but(inherited_fds=(number,), may_borrow=True)))
     except (NotFound, CannotRun):
         stay.close()
         return None  # it is said when it is wanted
-    lines.debug("loaded ahead", part=TOKEN, pid=stay.pid)
+    lines.debug("loaded ahead", part=KRUN_TOKEN, pid=stay.pid)
     return stay
 
 
